@@ -1,0 +1,3 @@
+"""smeta: declarative PostgreSQL migrations."""
+
+__version__ = "0.1.0"
