@@ -1,0 +1,1 @@
+"""Backups: policy, pg_dump, files."""

@@ -1,0 +1,1 @@
+"""One small module per command, loaded when it is called."""

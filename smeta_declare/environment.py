@@ -1,0 +1,95 @@
+"""One environment, resolved: every setting has its value, every migration its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from smeta_declare.backup.policy import BackupPolicy
+from smeta_declare.conninfo import Conninfo
+from smeta_declare.diagnostics import Location
+from smeta_declare.template import Value
+from smeta_declare.validation import Expectation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Milliseconds each; the server's settings of the same names."""
+
+    connect_ms: int = 10_000
+    statement_ms: int = 900_000
+    idle_in_transaction_ms: int = 60_000
+    concurrent_ms: int = 7_200_000  # statement_timeout of CREATE INDEX CONCURRENTLY and its like
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locks:
+    """How long to queue for a lock, and how often to try again (milliseconds)."""
+
+    timeout_ms: int = 200
+    attempts: int = 12
+    backoff_ms: int = 250
+    max_backoff_ms: int = 10_000
+    runner_wait_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryPlace:
+    """Where the database remembers: the readable table and the schema of the journal."""
+
+    table_schema: str = "public"
+    table: str = "schema_migrations"
+    journal_schema: str = "smeta"
+
+    def __str__(self) -> str:
+        return f"{self.table_schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedDatabase:
+    """smeta's own server under `.smeta/`."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationEntry:
+    """One line of `migrations.apply`, with what it inherits."""
+
+    version: str
+    requires: tuple[str, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    backup: BackupPolicy | None = None
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A question about the data that must hold after every apply."""
+
+    name: str
+    sql: str
+    expect: Expectation
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Everything a plan needs to know about where it will run."""
+
+    name: str
+    project: str
+    database: Conninfo | EmbeddedDatabase
+    role: str | None
+    transaction: Literal["all", "each"]
+    order: Literal["lenient", "strict"]
+    protected: bool
+    timeouts: Timeouts
+    locks: Locks
+    backup: BackupPolicy | None
+    variables: tuple[tuple[str, Value], ...]
+    history: HistoryPlace
+    migrations_directory: str  # relative to the manifest
+    backups_directory: str  # relative to the manifest
+    migrations: tuple[MigrationEntry, ...]
+    checks: tuple[Check, ...]
