@@ -1,0 +1,167 @@
+"""Migration files as written: header, sections, order. Nothing is rendered or parsed as SQL here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from smeta_declare.diagnostics import Location
+from smeta_declare.errors import InvalidMigration
+
+SectionName = Literal["forward", "rollback", "validation"]
+
+_MARKER = re.compile(r"^[ \t]*--[ \t]*(ROLLBACK|VALIDATION)_(START|END)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+# A marker that is nearly right would make a rollback part of the way forward: refused, not ignored.
+_NEARLY = re.compile(
+    r"^[ \t]*-*[ \t]*(ROLLBACK|VALIDATION)[ \t_-]*(START|BEGIN|END|STOP)[ \t:;.-]*$", re.MULTILINE | re.IGNORECASE
+)
+_HEADER = re.compile(r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_BLANK_OR_COMMENT = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
+
+
+def normalised(source: str) -> str:
+    """The text without a BOM and with LF line endings: what is hashed and rendered, on every system."""
+    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def checksum(text: str) -> str:
+    """SHA-256 of the text in UTF-8, hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationFile:
+    """One file of the migrations directory, normalised."""
+
+    version: str
+    path: str  # as shown to people, relative to the manifest
+    source: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the normalised source."""
+        return checksum(self.source)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the comments at the top of a file say of it."""
+
+    name: str
+    description: str
+
+    @classmethod
+    def read(cls, file: MigrationFile) -> Header:
+        """Name and description; InvalidMigration where the file says another version than its name."""
+        top = file.source[: _top(file.source)]
+        found = {m[1].lower(): m for m in reversed(list(_HEADER.finditer(top)))}
+        if (version := found.get("version")) and version[2] != file.version:
+            raise InvalidMigration(
+                f"the header says version {version[2]}, the file is {file.version}",
+                location=Location.of(file.path, file.source, version.start(2)),
+                hint="make them the same: the version is the name of the file without .sql",
+            )
+        fallback = re.sub(r"^\d+[_-]", "", file.version)
+        name = found["migration"][2] if "migration" in found else ""
+        return cls(
+            name=name or fallback, description=found["description"][2] if "description" in found else ""
+        )
+
+
+def _top(source: str) -> int:
+    """Where the comments at the beginning of a file end."""
+    match = re.compile(r"(?:[ \t]*(?:--[^\n]*)?\n)*(?:[ \t]*--[^\n]*)?").match(source)
+    return match.end() if match else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
+    """Where the parts of a file lie, as half-open ranges of characters."""
+
+    forward: tuple[int, int]
+    rollback: tuple[int, int] | None
+    validation: tuple[int, int] | None
+
+
+def cut_sections(
+    text: str,
+    *,
+    locate: Callable[[int], Location],
+    genuine: Callable[[int], bool] = lambda _offset: True,
+) -> Sections:
+    """Cut a file at its `-- ROLLBACK_START` … and `-- VALIDATION_START` … markers.
+
+    `genuine` says whether a character was written by a person (a value of a template is never a marker).
+    An unclosed, doubled, nested or misspelled marker, and SQL behind the first section, raise InvalidMigration.
+    """
+
+    def refuse(offset: int, message: str, hint: str) -> InvalidMigration:
+        return InvalidMigration(message, location=locate(offset), hint=hint)
+
+    markers = [m for m in _MARKER.finditer(text) if genuine(m.start(1))]
+    known = {m.start(1) for m in markers}
+    for nearly in _NEARLY.finditer(text):
+        if nearly.start(1) not in known and genuine(nearly.start(1)):
+            raise refuse(
+                nearly.start(1),
+                f"`{nearly[0].strip()}` is nearly a section marker, and would be ignored",
+                "write it as one of -- ROLLBACK_START, -- ROLLBACK_END, -- VALIDATION_START, -- VALIDATION_END",
+            )
+    ranges: dict[str, tuple[int, int]] = {}
+    opened: re.Match[str] | None = None
+    outside = [0]
+    for marker in markers:
+        name, edge = marker[1].upper(), marker[2].upper()
+        if edge == "START":
+            if opened:
+                raise refuse(
+                    marker.start(1),
+                    f"{name}_START inside of {opened[1].upper()}_START",
+                    f"close it first with -- {opened[1].upper()}_END",
+                )
+            if name in ranges:
+                raise refuse(marker.start(1), f"a second {name}_START", "keep one section of each kind in a file")
+            opened = marker
+            outside.append(marker.start())
+        elif not opened or opened[1].upper() != name:
+            raise refuse(marker.start(1), f"{name}_END without {name}_START", "add the line that opens the section")
+        else:
+            ranges[name] = (opened.end(), marker.start())
+            opened = None
+            outside.append(marker.end())
+    if opened:
+        raise refuse(
+            opened.start(1),
+            f"{opened[1].upper()}_START is never closed",
+            f"add a line -- {opened[1].upper()}_END",
+        )
+    outside.append(len(text))
+    for start, end in zip(outside[2::2], outside[3::2], strict=True):
+        blank = _BLANK_OR_COMMENT.match(text, start, end)
+        if blank and blank.end() < end:
+            raise refuse(
+                blank.end(),
+                "SQL after the first section would belong to none",
+                "the way forward stands before -- ROLLBACK_START and -- VALIDATION_START",
+            )
+    return Sections(
+        forward=(0, outside[1]), rollback=ranges.get("ROLLBACK"), validation=ranges.get("VALIDATION")
+    )
+
+
+def check_directory(listed: Iterable[str], present: Iterable[str], *, directory: str) -> list[str]:
+    """What is wrong between the list and the folder: files nobody lists, entries without a file."""
+    listed, present = list(listed), set(present)
+    problems = [
+        f"migration {version} is listed, and there is no {directory}/{version}.sql"
+        for version in listed
+        if version not in present
+    ]
+    problems += [
+        f"{directory}/{version}.sql is not listed under migrations.apply"
+        for version in sorted(present - set(listed))
+    ]
+    return problems

@@ -1,0 +1,271 @@
+"""The plan: what will happen, as data. Nothing here knows a connection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from smeta_declare.backup.policy import BackupPolicy
+from smeta_declare.diagnostics import Diagnostic, Location
+from smeta_declare.environment import HistoryPlace, Timeouts
+from smeta_declare.run import Direction
+from smeta_declare.template import Rendered, SecretSlot
+from smeta_declare.validation import Expectation
+
+FORMAT = "smeta.plan/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStatement:
+    """One statement, exactly as it will be sent (secrets excepted: their places are noted)."""
+
+    text: str
+    kind: str
+    summary: str
+    location: Location
+    alone: str | None = None  # why PostgreSQL refuses it inside a transaction
+    leaves_behind: str | None = None  # the index that a failed concurrent build leaves
+    secrets: tuple[SecretSlot, ...] = ()
+    source: Rendered | None = field(default=None, compare=False, repr=False)
+    start: int = field(default=0, compare=False)
+
+    def locate(self, offset: int) -> Location:
+        """The template's place of a character of the statement."""
+        if self.source is not None:
+            return self.source.locate(self.start + offset)
+        before = self.text[:offset]
+        last = before.rfind("\n")
+        column = self.location.column + offset if last < 0 else offset - last
+        return Location(file=self.location.file, line=self.location.line + before.count("\n"), column=column)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A read-only query and what it must answer: a validation of a migration, or a declared check."""
+
+    name: str
+    statement: PlannedStatement
+    expect: Expectation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRow:
+    """What the history table keeps of a migration once it is applied."""
+
+    version: str
+    name: str
+    description: str
+    checksum: str
+    meaning: str
+    inputs: str
+    forward_sql: str
+    rollback_sql: str | None
+    validation_sql: str | None
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One migration's share of a step: position `position` of its `steps`, in round `round`."""
+
+    version: str
+    direction: Direction
+    position: int
+    steps: int
+    round: int
+    statements: tuple[PlannedStatement, ...]
+    timeouts: Timeouts
+    validations: tuple[Question, ...] = ()
+    record: HistoryRow | None = None  # written with this work: the last step on the way forward
+    forget: bool = False  # the history row goes with this work: the first step of the way back
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the statements' texts: what the journal remembers of what ran."""
+        return hashlib.sha256("\0".join(s.text for s in self.statements).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupStep:
+    """A backup of the database before anything else."""
+
+    id: str
+    policy: BackupPolicy
+    label: str  # the version it is named after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionStep:
+    """Everything in it commits together or not at all; `checks` are asked directly before the commit."""
+
+    id: str
+    works: tuple[Work, ...]
+    checks: tuple[Question, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutocommitStep:
+    """One statement PostgreSQL refuses to run inside a transaction."""
+
+    id: str
+    work: Work
+    reason: str
+    leaves_behind: str | None = None  # index to drop if the build fails half-way
+
+    @property
+    def statement(self) -> PlannedStatement:
+        """The one statement of the step."""
+        return self.work.statements[0]
+
+
+Step: TypeAlias = BackupStep | TransactionStep | AutocommitStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMigration:
+    """A line of the plan's summary: which migration goes which way, and what to know about it."""
+
+    version: str
+    name: str
+    description: str
+    direction: Direction
+    reversible: bool
+    out_of_order: bool = False
+    resumes_at: int = 0  # steps that an earlier run has already committed
+    steps: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What `apply` or `rollback` will do to one database, in order."""
+
+    environment: str
+    project: str
+    direction: Direction
+    target: Mapping[str, str | int | None]
+    history: HistoryPlace
+    base: str  # digest of the history that the plan starts from
+    role: str | None
+    transaction: Literal["all", "each"]
+    migrations: tuple[PlannedMigration, ...]
+    steps: tuple[Step, ...]
+    findings: tuple[Diagnostic, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.migrations
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the decision in canonical form: the same inputs give the same id on any machine."""
+        canonical = json.dumps(self.decision(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def decision(self) -> dict[str, Any]:
+        """Everything that decides what runs, as JSON values."""
+        return {
+            "format": FORMAT,
+            "project": self.project,
+            "environment": self.environment,
+            "direction": self.direction,
+            "target": dict(self.target),
+            "history": {"table": str(self.history), "journal": self.history.journal_schema},
+            "base": self.base,
+            "role": self.role,
+            "transaction": self.transaction,
+            "migrations": [_migration(m) for m in self.migrations],
+            "steps": [_step(s) for s in self.steps],
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole plan in the published form: the decision, its id, and what was noticed."""
+        return {**self.decision(), "id": self.id, "findings": [f.as_dict() for f in self.findings]}
+
+
+def _migration(m: PlannedMigration) -> dict[str, Any]:
+    return {
+        "version": m.version,
+        "name": m.name,
+        "description": m.description,
+        "direction": m.direction,
+        "reversible": m.reversible,
+        "out_of_order": m.out_of_order,
+        "resumes_at": m.resumes_at,
+        "steps": m.steps,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    match step:
+        case BackupStep():
+            policy = step.policy
+            return {
+                "id": step.id,
+                "kind": "backup",
+                "label": step.label,
+                "policy": policy.name,
+                "scope": policy.scope,
+                "format": policy.format,
+                "compress": policy.compress,
+            }
+        case TransactionStep():
+            return {
+                "id": step.id,
+                "kind": "transaction",
+                "works": [_work(w) for w in step.works],
+                "checks": [_question(q) for q in step.checks],
+            }
+        case AutocommitStep():
+            return {
+                "id": step.id,
+                "kind": "autocommit",
+                "work": _work(step.work),
+                "reason": step.reason,
+                "leaves_behind": step.leaves_behind,
+            }
+
+
+def _work(work: Work) -> dict[str, Any]:
+    return {
+        "version": work.version,
+        "direction": work.direction,
+        "position": work.position,
+        "steps": work.steps,
+        "round": work.round,
+        "timeouts": {
+            "statement_ms": work.timeouts.statement_ms,
+            "concurrent_ms": work.timeouts.concurrent_ms,
+        },
+        "statements": [_statement(s) for s in work.statements],
+        "validations": [_question(q) for q in work.validations],
+        "records": work.record.version if work.record else None,
+        "checksum": work.record.checksum if work.record else None,
+        "rollback_sql": work.record.rollback_sql if work.record else None,
+        "forgets": work.forget,
+    }
+
+
+def _question(question: Question) -> dict[str, Any]:
+    return {
+        "name": question.name,
+        "statement": _statement(question.statement),
+        "expect": str(question.expect),
+    }
+
+
+def _statement(statement: PlannedStatement) -> dict[str, Any]:
+    return {
+        "text": statement.text,
+        "kind": statement.kind,
+        "summary": statement.summary,
+        "file": statement.location.file,
+        "line": statement.location.line,
+        "column": statement.location.column,
+        "secrets": [
+            {"start": s.start, "end": s.end, "name": s.name, "form": s.form} for s in statement.secrets
+        ],
+    }

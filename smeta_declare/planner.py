@@ -1,0 +1,453 @@
+"""From what is wanted and what is there to a plan. Pure: the same inputs give the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from smeta_declare.backup.policy import BackupPolicy, strongest
+from smeta_declare.diagnostics import Diagnostic, Location, Severity
+from smeta_declare.environment import Check, Environment, MigrationEntry, Timeouts
+from smeta_declare.errors import InvalidManifest, Refused, SmetaError, StoppedHalfway, UsageError
+from smeta_declare.plan import (
+    AutocommitStep,
+    BackupStep,
+    HistoryRow,
+    Plan,
+    PlannedMigration,
+    PlannedStatement,
+    Question,
+    Step,
+    TransactionStep,
+    Work,
+)
+from smeta_declare.rendering import RenderedMigration, RenderedSection, section_meaning, section_of
+from smeta_declare.run import AppliedMigration, Direction, History, PartialMigration, Target
+from smeta_declare.statement import parser_version
+from smeta_declare.template import Rendered, SecretSlot
+
+
+class OutOfOrder(Refused):
+    """A pending migration stands before an applied one, and the environment is strict."""
+
+    code = "out-of-order"
+
+
+class RequirementMissing(Refused):
+    """A migration requires one that is neither applied nor planned before it."""
+
+    code = "requirement-missing"
+
+
+class RunOpen(StoppedHalfway):
+    """An earlier run is half done; only the command that finishes it is accepted."""
+
+    code = "run-open"
+
+
+class NoWayBack(Refused):
+    """A migration has no rollback section."""
+
+    code = "no-rollback"
+
+
+class PartialChanged(Refused):
+    """A migration was edited after part of it ran."""
+
+    code = "partial-changed"
+
+
+def plan_apply(
+    environment: Environment,
+    history: History,
+    target: Target,
+    rendered: Callable[[MigrationEntry], RenderedMigration],
+    *,
+    to: str | None = None,
+    backup: bool = True,
+) -> Plan:
+    """The way forward: every pending migration of the environment, up to and including `to`."""
+    _refuse_open(history, "forward")
+    pending = _pending(environment, history, to)
+    _check_requirements(environment, history, pending)
+    builder = _Builder(environment)
+    planned = []
+    for entry, out_of_order in pending:
+        migration = rendered(entry)
+        partial = history.partial_of(entry.version, "forward")
+        works = _forward_works(migration, history.rounds.get((entry.version, "forward"), 0))
+        builder.add(works, partial)
+        planned.append(
+            PlannedMigration(
+                version=entry.version,
+                name=migration.header.name,
+                description=migration.header.description,
+                direction="forward",
+                reversible=migration.rollback is not None,
+                out_of_order=out_of_order,
+                resumes_at=len(partial.done) if partial else 0,
+                steps=len(works),
+            )
+        )
+    policy = _policy(environment, [entry for entry, _ in pending]) if backup else None
+    return _plan(
+        environment, history, target, "forward", planned, builder.steps(_checks(environment)), policy
+    )
+
+
+def plan_rollback(
+    environment: Environment, history: History, target: Target, *, count: int = 1, to: str | None = None
+) -> Plan:
+    """The way back, in reverse order of application, with the rollback SQL kept in the database.
+
+    `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go.
+    """
+    _refuse_open(history, "rollback")
+    rows = _rows_back(history, count, to)
+    unfinished = [p for p in history.partial if p.direction == "rollback"]
+    builder = _Builder(environment)
+    planned = []
+    for version, text, secrets, partial in [*_unfinished_texts(history, unfinished), *_row_texts(rows)]:
+        if text is None:
+            raise NoWayBack(
+                f"{version} has no rollback section",
+                hint="write a new migration that undoes it",
+            )
+        section = section_of(Rendered.kept(text, name=f"rollback of {version}", secrets=secrets))
+        timeouts = next((e.timeouts for e in environment.migrations if e.version == version), environment.timeouts)
+        works = _works(
+            version,
+            "rollback",
+            history.rounds.get((version, "rollback"), 0),
+            section,
+            timeouts,
+        )
+        builder.add(works, partial)
+        row = history.find(version)
+        planned.append(
+            PlannedMigration(
+                version=version,
+                name=row.name if row else version,
+                description=row.description if row else "",
+                direction="rollback",
+                reversible=True,
+                resumes_at=len(partial.done) if partial else 0,
+                steps=len(works),
+            )
+        )
+    policy = environment.backup if planned else None
+    return _plan(environment, history, target, "rollback", planned, builder.steps(()), policy)
+
+
+def _unfinished_texts(
+    history: History, unfinished: Iterable[PartialMigration]
+) -> list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]]:
+    found: list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]] = []
+    for partial in unfinished:
+        kept = history.rollback_texts.get(partial.version)
+        found.append((partial.version, kept.text if kept else None, _slots(kept.secrets if kept else ()), partial))
+    return found
+
+
+def _row_texts(
+    rows: Iterable[AppliedMigration],
+) -> list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]]:
+    return [(r.version, r.rollback_sql, _slots(r.details.get("rollback_secrets", ())), None) for r in rows]
+
+
+def _slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
+    return tuple(SecretSlot(start=s["start"], end=s["end"], name=s["name"], form=s["form"]) for s in kept)
+
+
+def _refuse_open(history: History, direction: Direction) -> None:
+    for partial in history.partial:
+        if partial.direction != direction:
+            resume = "smeta apply" if partial.direction == "forward" else "smeta rollback"
+            raise RunOpen(
+                f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
+                f"{len(partial.done)} of {partial.steps} steps are committed",
+                hint=f"finish it first: run `{resume}` again",
+                changed="nothing was run now",
+            )
+
+
+def _pending(
+    environment: Environment, history: History, to: str | None
+) -> list[tuple[MigrationEntry, bool]]:
+    """The migrations to apply, each with whether a later one is applied already."""
+    entries = environment.migrations
+    if to is not None and to not in {e.version for e in entries}:
+        raise UsageError(f"no migration {to} in environment {environment.name}", hint="`smeta status` lists them")
+    applied = {row.version for row in history.applied}
+    last = max((i for i, e in enumerate(entries) if e.version in applied), default=-1)
+    pending = []
+    for index, entry in enumerate(entries):
+        if entry.version not in applied:
+            if index < last and environment.order == "strict":
+                raise OutOfOrder(
+                    f"{entry.version} is pending and listed before {entries[last].version}, which is applied",
+                    location=entry.location,
+                    hint="list it after the applied ones, or set `order: lenient`",
+                )
+            pending.append((entry, index < last))
+        if entry.version == to:
+            break
+    return pending
+
+
+def _check_requirements(
+    environment: Environment, history: History, pending: Sequence[tuple[MigrationEntry, bool]]
+) -> None:
+    there = {row.version for row in history.applied}
+    for entry, _ in pending:
+        for required in entry.requires:
+            if required not in there:
+                raise RequirementMissing(
+                    f"{entry.version} requires {required}, which is neither applied nor part of this plan",
+                    location=entry.location,
+                    hint=f"let environment {environment.name} apply {required} first",
+                )
+        there.add(entry.version)
+
+
+def _policy(environment: Environment, entries: Sequence[MigrationEntry]) -> BackupPolicy | None:
+    asked = (environment.backup, *(e.backup for e in entries))
+    return strongest(tuple(p for p in asked if p)) if entries else None
+
+
+def _plan(
+    environment: Environment,
+    history: History,
+    target: Target,
+    direction: Direction,
+    planned: Sequence[PlannedMigration],
+    steps: Sequence[Step],
+    policy: BackupPolicy | None,
+) -> Plan:
+    backup: list[Step] = []
+    if policy and planned:
+        backup = [BackupStep(id="backup", policy=policy, label=planned[0].version)]
+    return Plan(
+        environment=environment.name,
+        project=environment.project,
+        direction=direction,
+        target={
+            "system_identifier": target.system_identifier,
+            "database": target.database,
+            "user": target.user,
+            "server_major": target.major,
+            "history_id": history.id,
+        },
+        history=environment.history,
+        base=history.digest(),
+        role=environment.role,
+        transaction=environment.transaction,
+        migrations=tuple(planned),
+        steps=(*backup, *steps),
+        findings=tuple(_findings(environment, history, planned)),
+    )
+
+
+def _findings(
+    environment: Environment, history: History, planned: Sequence[PlannedMigration]
+) -> Iterable[Diagnostic]:
+    listed = {e.version: e for e in environment.migrations}
+    for row in history.applied:
+        if row.version not in listed:
+            yield Diagnostic(
+                code="applied-unknown",
+                severity=Severity.MEDIUM,
+                message=f"{row.version} is applied, and the manifest does not list it for {environment.name}",
+                object=row.version,
+                hint="the database is ahead of this checkout, or the entry was removed",
+            )
+    for migration in planned:
+        place = listed[migration.version].location if migration.version in listed else None
+        if migration.out_of_order:
+            yield Diagnostic(
+                code="out-of-order",
+                severity=Severity.LOW,
+                message=f"{migration.version} is listed before a migration that is already applied",
+                object=migration.version,
+                location=place,
+            )
+        if migration.direction == "forward" and not migration.reversible:
+            yield Diagnostic(
+                code="no-rollback",
+                severity=Severity.MEDIUM,
+                message=f"{migration.version} has no rollback section: there will be no way back",
+                object=migration.version,
+                location=place,
+                hint="add -- ROLLBACK_START … -- ROLLBACK_END",
+            )
+
+
+def _rows_back(history: History, count: int, to: str | None) -> list[AppliedMigration]:
+    rows = list(reversed(history.applied))
+    if any(p.direction == "rollback" for p in history.partial):
+        return []  # the run that is half done resolved its target: finish that, and no more
+    if to is None:
+        return rows[:count]
+    if history.find(to) is None:
+        raise UsageError(f"{to} is not applied, so there is no way back to it", hint="`smeta status` lists what is")
+    index = next(i for i, row in enumerate(rows) if row.version == to)
+    return rows[:index]
+
+
+def _forward_works(migration: RenderedMigration, round: int) -> tuple[Work, ...]:
+    record = HistoryRow(
+        version=migration.file.version,
+        name=migration.header.name,
+        description=migration.header.description,
+        checksum=migration.file.checksum,
+        meaning=migration.forward.meaning,
+        inputs=migration.inputs,
+        forward_sql=migration.forward.text,
+        rollback_sql=migration.rollback.text if migration.rollback else None,
+        validation_sql=migration.validation.text if migration.validation else None,
+        details={
+            "parser": parser_version(),
+            "validation_meaning": section_meaning(migration.validation, migration.validations),
+            "rollback_secrets": _kept_slots(migration.rollback),
+        },
+    )
+    return _works(
+        migration.file.version,
+        "forward",
+        round,
+        migration.forward,
+        migration.entry.timeouts,
+        record=record,
+        validations=migration.validations,
+    )
+
+
+def _kept_slots(section: RenderedSection | None) -> list[dict[str, Any]]:
+    if section is None:
+        return []
+    # The text is kept without the newlines around it, and so are the places in it.
+    lead = len(section.rendered.text) - len(section.rendered.text.lstrip("\n"))
+    return [
+        {"start": s.start - lead, "end": s.end - lead, "name": s.name, "form": s.form}
+        for s in section.rendered.secrets
+    ]
+
+
+def _works(
+    version: str,
+    direction: Direction,
+    round: int,
+    section: RenderedSection,
+    timeouts: Timeouts,
+    *,
+    record: HistoryRow | None = None,
+    validations: tuple[Question, ...] = (),
+) -> tuple[Work, ...]:
+    """Cut a section where PostgreSQL needs it: statements that run alone stand alone.
+
+    The way forward ends, and the way back begins, with a piece that is a transaction: there the history row
+    is written or removed.
+    """
+    pieces: list[list[PlannedStatement]] = [[]]
+    for statement in section.statements:
+        if statement.alone:
+            pieces += [[statement], []]
+        else:
+            pieces[-1].append(statement)
+    last = len(pieces) - 1
+    kept = [
+        i
+        for i, piece in enumerate(pieces)
+        if piece or (direction == "forward" and i == last) or (direction == "rollback" and i == 0)
+    ]
+    return tuple(
+        Work(
+            version=version,
+            direction=direction,
+            position=position,
+            steps=len(kept),
+            round=round,
+            statements=tuple(pieces[i]),
+            timeouts=timeouts,
+            validations=validations if i == last else (),
+            record=record if i == last else None,
+            forget=direction == "rollback" and i == 0,
+        )
+        for position, i in enumerate(kept)
+    )
+
+
+class _Builder:
+    """Collects the works of migrations into steps, with the transaction boundaries of the environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._each = environment.transaction == "each"
+        self._steps: list[Step] = []
+        self._open: list[Work] = []
+
+    def add(self, works: Iterable[Work], partial: PartialMigration | None) -> None:
+        for work in works:
+            if partial and work.position in partial.done:
+                _check_unchanged(work, partial)
+            elif reason := _reason(work):
+                self._close()
+                self._steps.append(
+                    AutocommitStep(
+                        id=f"{work.version}/{work.position + 1}",
+                        work=work,
+                        reason=reason[0],
+                        leaves_behind=reason[1],
+                    )
+                )
+            else:
+                self._open.append(work)
+        if self._each:
+            self._close()
+
+    def _close(self) -> None:
+        if self._open:
+            first = self._open[0]
+            self._steps.append(
+                TransactionStep(id=f"{first.version}/{first.position + 1}", works=tuple(self._open))
+            )
+            self._open = []
+
+    def steps(self, checks: tuple[Question, ...]) -> tuple[Step, ...]:
+        """All steps; the declared checks are asked in the last transaction."""
+        self._close()
+        if checks and self._steps and isinstance(last := self._steps[-1], TransactionStep):
+            self._steps[-1] = TransactionStep(id=last.id, works=last.works, checks=checks)
+        return tuple(self._steps)
+
+
+def _reason(work: Work) -> tuple[str, str | None] | None:
+    if len(work.statements) != 1 or work.statements[0].alone is None:
+        return None
+    return work.statements[0].alone, work.statements[0].leaves_behind
+
+
+def _check_unchanged(work: Work, partial: PartialMigration) -> None:
+    if partial.done[work.position] != work.digest:
+        raise PartialChanged(
+            f"{work.version} was edited after step {work.position + 1} of {partial.steps} had run",
+            location=work.statements[0].location if work.statements else None,
+            hint="put the text of the finished steps back as it was; what is still to run may be edited",
+        )
+
+
+def _checks(environment: Environment) -> tuple[Question, ...]:
+    return tuple(check_question(check) for check in environment.checks)
+
+
+def check_question(check: Check) -> Question:
+    """A declared check as a question; it must be one query."""
+    place = check.location or Location(file="smeta.yaml", line=1)
+    try:
+        section = section_of(Rendered.kept(check.sql, name=f"check “{check.name}”"))
+    except SmetaError as error:
+        raise InvalidManifest(
+            f"check “{check.name}”: {error.message}", location=place, hint=error.hint
+        ) from error
+    if [s.kind for s in section.parsed] != ["SelectStmt"]:
+        raise InvalidManifest(f"check “{check.name}” must be exactly one query", location=place)
+    return Question(name=check.name, statement=section.statements[0], expect=check.expect)

@@ -1,0 +1,194 @@
+"""One migration for one environment: rendered, cut into sections, split into statements, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from smeta_declare.diagnostics import Location
+from smeta_declare.environment import MigrationEntry
+from smeta_declare.errors import InvalidMigration
+from smeta_declare.migration import Header, MigrationFile, checksum, cut_sections
+from smeta_declare.plan import PlannedStatement, Question
+from smeta_declare.statement import Comment, Statement, leading_comments, meaning, slots_of, statements
+from smeta_declare.template import Rendered, Secret, Value, check_tokens, render
+from smeta_declare.validation import Expectation
+
+_EXPECT = re.compile(r"\s*expect:\s*(.*?)\s*")
+_LOADS = re.compile(r"{%[-+]?\s*(include|import|from|extends)\b")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedSection:
+    """A part of a migration as SQL: its text, its statements, and for those that run alone the reason."""
+
+    rendered: Rendered
+    statements: tuple[PlannedStatement, ...]
+    parsed: tuple[Statement, ...]
+
+    @property
+    def text(self) -> str:
+        """The rendered SQL, comments included; secrets are only named in it."""
+        return self.rendered.text.strip("\n") + "\n"
+
+    @property
+    def meaning(self) -> str:
+        """SHA-256 of the parse tree: the same for texts that differ in comments and layout only."""
+        return meaning(self.rendered.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedMigration:
+    """A migration ready to be planned."""
+
+    file: MigrationFile
+    header: Header
+    entry: MigrationEntry
+    forward: RenderedSection
+    rollback: RenderedSection | None
+    validation: RenderedSection | None
+    validations: tuple[Question, ...]
+    inputs: str
+    includes: tuple[str, ...] = ()
+
+
+def inputs_digest(
+    file: MigrationFile, variables: Mapping[str, Value], included: Iterable[tuple[str, str]] = ()
+) -> str:
+    """SHA-256 of all that rendering reads. A file without template marks depends on itself alone."""
+    templated = any(mark in file.source for mark in ("{{", "{%", "{#"))
+    values = {k: _printable(v) for k, v in sorted(variables.items())} if templated else {}
+    return hashlib.sha256(json.dumps([file.source, values, sorted(included)]).encode()).hexdigest()
+
+
+def loads_templates(file: MigrationFile) -> bool:
+    """Whether a file may include others, so that its own text does not say everything."""
+    return bool(_LOADS.search(file.source))
+
+
+def _printable(value: Value) -> object:
+    match value:
+        case Secret():
+            return {"secret": value.name}
+        case tuple():
+            return [_printable(v) for v in value]
+        case _:
+            return value
+
+
+def render_migration(
+    file: MigrationFile,
+    entry: MigrationEntry,
+    variables: Mapping[str, Value],
+    load: Callable[[str], str | None],
+) -> RenderedMigration:
+    """Render a file for an environment's variables; every mistake in it raises InvalidMigration with its place."""
+    if "\0" in file.source:
+        raise InvalidMigration(
+            "a NUL byte: PostgreSQL would end the text there",
+            location=Location.of(file.path, file.source, file.source.index("\0")),
+            hint="remove it; the file was probably saved in UTF-16, save it in UTF-8",
+        )
+    header = Header.read(file)
+    whole = render(file.source, name=file.path, variables=variables, load=load)
+    check_tokens(whole)
+    cut = cut_sections(whole.text, locate=whole.locate, genuine=whole.is_template_text)
+    forward = _section(whole, cut.forward)
+    rollback = _section(whole, cut.rollback) if cut.rollback else None
+    validation = _section(whole, cut.validation) if cut.validation else None
+    included = [(name, load(name) or "") for name in whole.includes]
+    return RenderedMigration(
+        file=file,
+        header=header,
+        entry=entry,
+        forward=forward,
+        rollback=rollback if rollback and rollback.statements else None,
+        validation=validation,
+        validations=questions(validation, file.version) if validation else (),
+        inputs=inputs_digest(file, variables, included),
+        includes=whole.includes,
+    )
+
+
+def section_of(rendered: Rendered) -> RenderedSection:
+    """The statements of a text that is a section by itself (a rollback kept in the database, a check)."""
+    parsed = statements(rendered)
+    return RenderedSection(
+        rendered=rendered,
+        parsed=parsed,
+        statements=tuple(
+            PlannedStatement(
+                text=s.text,
+                kind=s.kind,
+                summary=s.summary,
+                location=rendered.locate(s.start),
+                alone=s.alone,
+                leaves_behind=s.leaves_behind,
+                secrets=slots_of(rendered, s),
+                source=rendered,
+                start=s.start,
+            )
+            for s in parsed
+        ),
+    )
+
+
+def _section(whole: Rendered, bounds: tuple[int, int]) -> RenderedSection:
+    return section_of(whole.slice(*bounds))
+
+
+def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
+    """The validation queries of a section with what `-- expect:` says of each."""
+    before, after = leading_comments(section.rendered, section.parsed)
+    for comment in after:
+        if _EXPECT.fullmatch(comment.text):
+            raise InvalidMigration(
+                "an expectation with no query under it",
+                location=section.rendered.locate(comment.start),
+                hint="put `-- expect: …` on the line above its query",
+            )
+    asked = []
+    for number, (statement, parsed, comments) in enumerate(
+        zip(section.statements, section.parsed, before, strict=True), start=1
+    ):
+        if parsed.kind != "SelectStmt":
+            raise InvalidMigration(
+                f"a validation must be a query, this is {parsed.summary}",
+                location=statement.location,
+                hint="validations run read only; put what changes something before the sections",
+            )
+        asked.append(
+            Question(
+                name=f"{version} validation {number}",
+                statement=statement,
+                expect=_expectation(comments, section.rendered),
+            )
+        )
+    return tuple(asked)
+
+
+def _expectation(comments: Iterable[Comment], rendered: Rendered) -> Expectation:
+    found = Expectation()
+    seen = False
+    for comment in comments:
+        if match := _EXPECT.fullmatch(comment.text):
+            place = rendered.locate(comment.start)
+            if seen:
+                raise InvalidMigration("two expectations for one query", location=place, hint="keep one of them")
+            try:
+                found, seen = Expectation.parse(match[1]), True
+            except ValueError as error:
+                raise InvalidMigration(str(error), location=place) from error
+    return found
+
+
+def section_meaning(section: RenderedSection | None, asked: tuple[Question, ...] = ()) -> str | None:
+    """The meaning of a section with its expectations; None where there is no section."""
+    if section is None:
+        return None
+    if not asked:
+        return section.meaning
+    return checksum("\n".join([section.meaning, *(str(q.expect) for q in asked)]))

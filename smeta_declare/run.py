@@ -1,0 +1,109 @@
+"""What a database remembers of migrations: applied rows, rounds, half-done work. Read by `postgres.journal`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Direction = Literal["forward", "rollback"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedMigration:
+    """One row of the history table."""
+
+    version: str
+    name: str
+    description: str
+    applied_at: datetime
+    applied_by: str
+    execution_time_ms: int
+    checksum: str  # SHA-256 of the source file, BOM and line endings normalised
+    meaning: str  # SHA-256 of the parse tree of the forward SQL
+    inputs: str  # digest of all that rendering read: the source, what it includes, the variables
+    forward_sql: str
+    rollback_sql: str | None
+    validation_sql: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)  # meanings of the other sections, secrets' places
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialMigration:
+    """A migration of which some steps are committed and others are not."""
+
+    version: str
+    direction: Direction
+    round: int
+    steps: int
+    done: Mapping[int, str]  # position → digest of the text that ran
+    started: Mapping[int, str] = field(default_factory=dict)  # autocommit steps begun and not known to be finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run that was opened and never closed."""
+
+    id: str
+    direction: Direction
+    versions: tuple[str, ...]
+    started_at: datetime
+    started_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRollback:
+    """Rollback SQL of a migration whose history row is gone already, kept by the journal until it is finished."""
+
+    text: str
+    secrets: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The state that a plan starts from. `id` is None where the database has no history yet."""
+
+    id: str | None = None
+    applied: tuple[AppliedMigration, ...] = ()  # in the order of application
+    rounds: Mapping[tuple[str, Direction], int] = field(default_factory=dict)
+    partial: tuple[PartialMigration, ...] = ()
+    open_runs: tuple[OpenRun, ...] = ()
+    rollback_texts: Mapping[str, KeptRollback] = field(default_factory=dict)  # of rollbacks that are half done
+
+    def find(self, version: str) -> AppliedMigration | None:
+        """The row of a version, if it is applied."""
+        return next((row for row in self.applied if row.version == version), None)
+
+    def partial_of(self, version: str, direction: Direction) -> PartialMigration | None:
+        """What is half done of a version in a direction."""
+        return next((p for p in self.partial if (p.version, p.direction) == (version, direction)), None)
+
+    def digest(self) -> str:
+        """SHA-256 over everything here that decides what a plan does."""
+        state = {
+            "id": self.id,
+            "applied": [(row.version, row.checksum) for row in self.applied],
+            "rounds": sorted((v, d, n) for (v, d), n in self.rounds.items()),
+            "partial": sorted((p.version, p.direction, p.round, sorted(p.done.items())) for p in self.partial),
+        }
+        return hashlib.sha256(json.dumps(state, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The database itself, as it answered."""
+
+    system_identifier: str
+    database: str
+    user: str
+    server_version_num: int
+    server_version: str
+    in_recovery: bool = False
+
+    @property
+    def major(self) -> int:
+        """PostgreSQL's major version."""
+        return self.server_version_num // 10000
