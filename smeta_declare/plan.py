@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
-from smeta_declare.run import Direction
+from smeta_declare.run import Direction, KeptRollback
 from smeta_declare.template import Rendered, SecretSlot
 from smeta_declare.validation import Expectation
 
@@ -81,6 +81,7 @@ class Work:
     validations: tuple[Question, ...] = ()
     record: HistoryRow | None = None  # written with this work: the last step on the way forward
     forget: bool = False  # the history row goes with this work: the first step of the way back
+    keeps: KeptRollback | None = None  # what the journal needs to finish a way back of several steps
 
     @property
     def digest(self) -> str:

@@ -22,7 +22,14 @@ from smeta_declare.plan import (
     Work,
 )
 from smeta_declare.rendering import RenderedMigration, RenderedSection, section_meaning, section_of
-from smeta_declare.run import AppliedMigration, Direction, History, PartialMigration, Target
+from smeta_declare.run import (
+    AppliedMigration,
+    Direction,
+    History,
+    KeptRollback,
+    PartialMigration,
+    Target,
+)
 from smeta_declare.statement import parser_version
 from smeta_declare.template import Rendered, SecretSlot
 
@@ -121,6 +128,7 @@ def plan_rollback(
             history.rounds.get((version, "rollback"), 0),
             section,
             timeouts,
+            keeps=KeptRollback(text=text, secrets=tuple(_kept_slots(section))),
         )
         builder.add(works, partial)
         row = history.find(version)
@@ -342,6 +350,7 @@ def _works(
     *,
     record: HistoryRow | None = None,
     validations: tuple[Question, ...] = (),
+    keeps: KeptRollback | None = None,
 ) -> tuple[Work, ...]:
     """Cut a section where PostgreSQL needs it: statements that run alone stand alone.
 
@@ -372,6 +381,7 @@ def _works(
             validations=validations if i == last else (),
             record=record if i == last else None,
             forget=direction == "rollback" and i == 0,
+            keeps=keeps if i == 0 and len(kept) > 1 else None,
         )
         for position, i in enumerate(kept)
     )

@@ -1,0 +1,128 @@
+"""What happens during a run, as past facts. `migration.log` and the terminal are told the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; subclasses say what."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event's name and facts."""
+        return {"event": _name(type(self).__name__), **asdict(self)}
+
+
+def _name(class_name: str) -> str:
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in class_name).lstrip("-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run was opened in the journal."""
+
+    environment: str
+    direction: str
+    migrations: tuple[str, ...]
+    plan: str
+    database: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerWaited(Event):
+    """Another runner holds the lock; we ask again until the limit."""
+
+    holder: str
+    waited_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupTaken(Event):
+    """A backup was written, read back and named."""
+
+    file: str
+    size: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationStarted(Event):
+    """A migration's share of a step begins."""
+
+    version: str
+    direction: str
+    position: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationDone(Event):
+    """The statements of a migration's share ran; it counts once its step is committed."""
+
+    version: str
+    direction: str
+    position: int
+    steps: int
+    statements: int
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementDone(Event):
+    """One statement ran."""
+
+    version: str
+    summary: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationPassed(Event):
+    """A validation or check answered as expected."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRetried(Event):
+    """A lock was not to be had in time: the step was rolled back whole and will be tried again."""
+
+    step: str
+    attempt: int
+    of: int
+    wait_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCommitted(Event):
+    """A step is durable."""
+
+    step: str
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noticed(Event):
+    """The server sent a notice or a warning."""
+
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The run was closed."""
+
+    outcome: str
+    duration_ms: int
+    error: str | None = None
+
+
+class Sink(Protocol):
+    """Whoever wants to know."""
+
+    def __call__(self, event: Event) -> None:
+        """Take an event; must not raise for reasons of its own."""

@@ -1,0 +1,32 @@
+"""Secrets stay out of everything smeta writes: they are replaced by value at the places that write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+MASK = "«secret»"
+
+
+@dataclass(frozen=True, slots=True)
+class Masker:
+    """Replaces known secret values, also in the spellings they take inside URLs, SQL and JSON."""
+
+    spellings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Iterable[str]) -> Masker:
+        """A masker for these values; the longest are replaced first, so that none leaves a rest."""
+        found = set()
+        for value in values:
+            if value:
+                found |= {value, quote(value, safe=""), quote(value), value.replace("'", "''")}
+                found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+        return cls(tuple(sorted(found, key=len, reverse=True)))
+
+    def __call__(self, text: str) -> str:
+        for spelling in self.spellings:
+            text = text.replace(spelling, MASK)
+        return text

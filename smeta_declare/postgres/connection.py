@@ -1,0 +1,288 @@
+"""Connections: opened, set up and read from in one place; psycopg's errors become ours here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg import pq, sql
+
+from smeta_declare import __version__
+from smeta_declare.conninfo import Conninfo
+from smeta_declare.environment import Locks, Timeouts
+from smeta_declare.errors import Refused, Retryable, SmetaError
+
+OLDEST, NEWEST = 14, 18  # the majors that are supported; newer ones may be read, not applied to
+
+Rows = list[tuple[Any, ...]]
+
+
+class ConnectionFailed(Retryable):
+    """The server cannot be reached, or it does not let us in."""
+
+    code = "connection"
+
+
+class ConnectionLost(Retryable):
+    """The connection broke while it was in use."""
+
+    code = "connection-lost"
+
+
+class UnsupportedServer(Refused):
+    """A server that smeta does not apply anything to: too old, too new, or a standby."""
+
+    code = "unsupported-server"
+
+
+class MissingPrivileges(Refused):
+    """The role may not do what smeta needs for itself."""
+
+    code = "missing-privileges"
+
+
+class ServerError(SmetaError):
+    """PostgreSQL refused a statement; its own fields are kept."""
+
+    code = "server"
+
+    def __init__(self, cause: psycopg.Error) -> None:
+        diagnostic = cause.diag
+        detail = [
+            f"{label}: {text}"
+            for label, text in (
+                ("detail", diagnostic.message_detail),
+                ("context", diagnostic.context),
+                ("hint", diagnostic.message_hint),
+            )
+            if text
+        ]
+        super().__init__(diagnostic.message_primary or str(cause).strip(), detail=detail)
+        self.sqlstate = cause.sqlstate or ""
+        self.position = int(diagnostic.statement_position) if diagnostic.statement_position else None
+
+    @property
+    def lock_not_available(self) -> bool:
+        """A lock time-out or a deadlock: the same step may pass when tried again."""
+        return self.sqlstate in ("55P03", "40P01")
+
+
+def translated(cause: psycopg.Error, connection: psycopg.Connection[Any]) -> SmetaError:
+    """Our error for one of psycopg's."""
+    if connection.closed or connection.broken or connection.pgconn.status != pq.ConnStatus.OK:
+        return ConnectionLost(
+            "the connection to the server was lost",
+            detail=[str(cause).strip()],
+            hint="run the same command again: the journal knows what is done",
+        )
+    return ServerError(cause)
+
+
+def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "") -> Session:
+    """Open a connection in autocommit mode; ConnectionFailed says where it went and what the server answered."""
+    # libpq counts whole seconds, and 1 means 2.
+    limit = max(2, timeouts.connect_ms // 1000)
+    try:
+        connection = psycopg.connect(
+            conninfo.dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=limit,
+            application_name=application_name or f"smeta/{__version__}",
+            client_encoding="UTF8",
+            keepalives_idle=30,
+        )
+    except psycopg.Error as error:
+        message = re.sub(r"\s*\n\s*", " · ", str(error).strip())
+        secret_refused = error.pgconn is not None and (error.pgconn.used_password or error.pgconn.needs_password)
+        raise ConnectionFailed(
+            f"cannot connect to {conninfo}",
+            detail=[message, f"the address comes from {conninfo.source}"],
+            hint="check user and password (PGPASSWORD, ~/.pgpass or the connection string)"
+            if secret_refused
+            else "check that the server runs and that host, port and database are right",
+            changed="nothing was run",
+        ) from None  # psycopg's own traceback shows the connection string
+    return Session(connection, conninfo)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One result: column names and rows; what the server called it; rows touched."""
+
+    columns: tuple[str, ...]
+    rows: Rows
+    status: str
+    rowcount: int
+
+
+class Session:
+    """A connection that asks and is answered; every failure is one of our errors."""
+
+    def __init__(self, connection: psycopg.Connection[Any], conninfo: Conninfo) -> None:
+        self._connection = connection
+        self.conninfo = conninfo
+
+    @property
+    def pid(self) -> int:
+        """The server process's id."""
+        return self._connection.info.backend_pid
+
+    @property
+    def server_version_num(self) -> int:
+        """As in `server_version_num`: 180006, 150018."""
+        return self._connection.info.server_version
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open (also a failed one)."""
+        return self._connection.info.transaction_status in (
+            pq.TransactionStatus.INTRANS,
+            pq.TransactionStatus.INERROR,
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether a statement can be sent."""
+        return not (self._connection.closed or self._connection.broken)
+
+    def parameters(self) -> dict[str, str]:
+        """The libpq parameters in effect (host, port, user, dbname, …), for pg_dump."""
+        return {**self._connection.info.get_parameters(), "password": self._connection.info.password or ""}
+
+    def run(self, text: str) -> list[Answer]:
+        """Send text as it is, as one message; the answers of all its statements."""
+        try:
+            cursor = self._connection.execute(text.encode())
+            answers = [_answer(cursor)]
+            while cursor.nextset():
+                answers.append(_answer(cursor))
+        except psycopg.Error as error:
+            raise translated(error, self._connection) from error
+        return answers
+
+    def ask(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, **values: object) -> list[Answer]:
+        """Run one of our own texts from `sql/`, identifiers and values filled in as literals."""
+        return self.run(self.compose(name, identifiers, **values))
+
+    def compose(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, **values: object) -> str:
+        """One of our own texts with identifiers and values in their places."""
+        pieces = _text(name)
+        filled = {
+            key: sql.Identifier(*([v] if isinstance(v, str) else v)) for key, v in (identifiers or {}).items()
+        }
+        return "".join(
+            piece
+            if kind == "text"
+            else filled[piece].as_string(self._connection)
+            if kind == "identifier"
+            else sql.Literal(values[piece]).as_string(self._connection)
+            for kind, piece in pieces
+        )
+
+    def literal(self, value: object) -> str:
+        """A value as an SQL literal."""
+        return sql.Literal(value).as_string(self._connection)
+
+    def on_notice(self, told: Callable[[str, str], None]) -> None:
+        """Tell severity and message of every notice the server sends."""
+        self._connection.add_notice_handler(
+            lambda diagnostic: told(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
+        )
+
+    def close(self) -> None:
+        """Close the connection; the server rolls back what is open and lets go of the locks."""
+        self._connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _answer(cursor: psycopg.Cursor[Any]) -> Answer:
+    if cursor.description is None:
+        return Answer((), [], cursor.statusmessage or "", cursor.rowcount)
+    columns = tuple(column.name for column in cursor.description)
+    return Answer(columns, cursor.fetchall(), cursor.statusmessage or "", cursor.rowcount)
+
+
+_PLACE = re.compile(r"%\((\w+)\)s|\{(\w+)\}")
+
+
+@cache
+def _text(name: str) -> tuple[tuple[str, str], ...]:
+    """A file of `sql/` in pieces: text, {identifier}, %(value)s. Comments are left out."""
+    source = (files("smeta_declare.postgres") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    source = re.sub(r"^--.*\n", "", source, flags=re.MULTILINE).strip()
+    pieces: list[tuple[str, str]] = []
+    end = 0
+    for match in _PLACE.finditer(source):
+        pieces.append(("text", source[end : match.start()]))
+        pieces.append(("value", match[1]) if match[1] else ("identifier", match[2]))
+        end = match.end()
+    return (*pieces, ("text", source[end:]))
+
+
+def check_server(session: Session, *, in_recovery: bool) -> None:
+    """Refuse a server that nothing may be applied to."""
+    major = session.server_version_num // 10000
+    if not OLDEST <= major <= NEWEST:
+        raise UnsupportedServer(
+            f"the server is PostgreSQL {major}; smeta applies to {OLDEST} to {NEWEST}",
+            hint="a newer smeta may know it" if major > NEWEST else "upgrade the server",
+        )
+    if in_recovery:
+        raise UnsupportedServer(
+            "the server is a standby: it can be read only",
+            hint="connect to the primary (target_session_attrs=read-write chooses it)",
+        )
+
+
+def settings(
+    session: Session, timeouts: Timeouts, locks: Locks, *, alone: bool = False, role: str | None = None
+) -> str:
+    """The settings every statement of ours and of a migration runs under: the only place that sets them.
+
+    `alone`: for statements outside a transaction, which block nobody while they queue (no lock_timeout).
+    """
+    wanted: dict[str, str | int] = {
+        "statement_timeout": timeouts.concurrent_ms if alone else timeouts.statement_ms,
+        "lock_timeout": 0 if alone else locks.timeout_ms,
+        "idle_in_transaction_session_timeout": timeouts.idle_in_transaction_ms,
+        "idle_session_timeout": 0,
+        "synchronous_commit": "on",
+        "default_transaction_read_only": "off",
+        "default_transaction_isolation": "read committed",
+    }
+    if session.server_version_num >= 170000:
+        wanted["transaction_timeout"] = 0
+    text = "".join(f"set {name} = {session.literal(value)};" for name, value in wanted.items())
+    return text + (f"set role {sql.Identifier(role).as_string()};" if role else "")
+
+
+def watch_client(session: Session) -> None:
+    """Let the server notice within seconds that we are gone (not supported on every system: then it is late)."""
+    try:
+        session.run("set client_connection_check_interval = '2s'")
+    except ServerError as error:
+        if error.sqlstate != "22023":  # invalid_parameter_value: the platform cannot do it
+            raise
+
+
+@contextmanager
+def privileges_explained(purpose: str, hint: str) -> Iterator[None]:
+    """Turn a refusal by rights into MissingPrivileges that says what smeta wanted to do."""
+    try:
+        yield
+    except ServerError as error:
+        if error.sqlstate != "42501":
+            raise
+        raise MissingPrivileges(f"{error.message}: needed {purpose}", hint=hint) from error

@@ -1,0 +1,266 @@
+"""What the database remembers, read and written: history table, journal, runner's lock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from smeta_declare import __version__
+from smeta_declare.environment import HistoryPlace
+from smeta_declare.errors import Refused, Retryable
+from smeta_declare.plan import Plan, Work
+from smeta_declare.postgres.connection import Answer, ServerError, Session, privileges_explained
+from smeta_declare.run import (
+    AppliedMigration,
+    Direction,
+    History,
+    KeptRollback,
+    OpenRun,
+    PartialMigration,
+    Target,
+)
+
+FORMAT = 1
+# First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.
+LOCK_CLASS = 0x736D6574
+
+_ABSENT = ("42P01", "3F000")  # undefined_table, invalid_schema_name
+
+
+class ForeignHistory(Refused):
+    """A table of the history's name that is not ours."""
+
+    code = "history-foreign"
+
+
+class NewerJournal(Refused):
+    """The journal was written by a newer smeta."""
+
+    code = "journal-newer"
+
+
+class RunnerBusy(Retryable):
+    """Another runner works on this database."""
+
+    code = "runner-busy"
+
+
+class Journal:
+    """The history and journal of one database, through one session."""
+
+    def __init__(self, session: Session, place: HistoryPlace) -> None:
+        self.session = session
+        self.place = place
+        self._names: dict[str, Any] = {
+            "journal": place.journal_schema,
+            "table": (place.table_schema, place.table),
+        }
+        # Positive and within 31 bits, so that it reads the same in pg_locks.
+        self._lock = {
+            "tool": LOCK_CLASS,
+            "key": int.from_bytes(hashlib.sha256(str(place).encode()).digest()[:4]) & 0x7FFFFFFF,
+        }
+
+    def state(self) -> tuple[Target, History]:
+        """The target and its history in one round trip. Creates nothing; no history is an empty one."""
+        try:
+            answers = self.session.run(
+                self.session.compose("target") + self.session.compose("history", self._names)
+            )
+        except ServerError as error:
+            if error.sqlstate not in _ABSENT and error.sqlstate != "42703":
+                raise
+            self._refuse_foreign()
+            return _target(self.session.ask("target")[0]), History()
+        return _target(answers[0]), _history(answers[1:])
+
+    def _refuse_foreign(self) -> None:
+        names = {
+            "table": self.session.compose("name", {"name": (self.place.table_schema, self.place.table)}),
+            "journal": self.session.compose("name", {"name": (self.place.journal_schema, "history")}),
+        }
+        ((table, journal, ours),) = self.session.ask("history_exists", None, **names)[0].rows
+        if table and not ours:
+            raise ForeignHistory(
+                f"there is a table {self.place} that smeta did not make",
+                hint="name another table in `history: {table: …}`, or rename this one",
+            )
+        if table != journal:
+            missing, there = (f"the journal {self.place.journal_schema}.history", str(self.place))
+            if journal:
+                missing, there = there, missing
+            raise ForeignHistory(
+                f"{there} is there, {missing} is not: history and journal belong together",
+                hint="restore the one that is missing from a backup, or correct `history:` in the manifest",
+            )
+
+    def create(self) -> None:
+        """Make history and journal, all or nothing. To be called under the lock."""
+        hint = (
+            "let the owner run: grant create on database … to …; grant usage, create on schema "
+            f"{self.place.table_schema} to …"
+        )
+        with privileges_explained(f"to create {self.place} and schema {self.place.journal_schema}", hint):
+            # One message without BEGIN is one transaction.
+            self.session.ask("create_history", self._names)
+
+    def lock(self, wait_ms: int, told: Callable[[str, int], None]) -> None:
+        """Take the runner's lock, asking again until `wait_ms`; RunnerBusy names the holder.
+
+        Never waits inside the server: a waiting query holds a snapshot, and CREATE INDEX CONCURRENTLY of the
+        other runner would wait for it (measured: deadlock).
+        """
+        begun = time.monotonic()
+        while not self.session.ask("try_lock", None, **self._lock)[0].rows[0][0]:
+            waited = int((time.monotonic() - begun) * 1000)
+            holder = self.lock_holder()
+            if waited >= wait_ms:
+                raise RunnerBusy(
+                    f"another runner works on this database: {holder}",
+                    hint="wait for it to finish, or wait longer with --runner-wait",
+                    changed="nothing was run",
+                )
+            told(holder, waited)
+            time.sleep(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))  # noqa: S311 # jitter, not a secret
+
+    def lock_holder(self) -> str:
+        """Who holds the runner's lock, as far as our role may see."""
+        rows = self.session.ask("lock_holder", None, **self._lock)[0].rows
+        if not rows:
+            return "it has just finished"
+        pid, user, application, address, since = rows[0]
+        return f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
+
+    def unlock(self) -> bool:
+        """Let go of the lock; False where it was not ours any more."""
+        return bool(self.session.ask("unlock", None, **self._lock)[0].rows[0][0])
+
+    def still_ours(self) -> tuple[bool, str]:
+        """Whether we hold the lock, and the id of the open transaction."""
+        held, transaction = self.session.ask("still_ours", None, **self._lock)[0].rows[0]
+        return bool(held), str(transaction)
+
+    def open_run(self, run: str, plan: Plan) -> None:
+        """Open the run; runs that nobody works on any more are closed as died."""
+        self.session.ask("close_dead_runs", self._names, run=run)
+        self.session.ask(
+            "open_run",
+            self._names,
+            run=run,
+            environment=plan.environment,
+            direction=plan.direction,
+            versions=[m.version for m in plan.migrations],
+            plan=plan.id,
+            tool=__version__,
+        )
+
+    def close_run(self, run: str, outcome: str) -> None:
+        """Close the run: `done`, `failed` or `stopped`."""
+        self.session.ask("close_run", self._names, run=run, outcome=outcome)
+
+    def step_sql(self, history: str, run: str, work: Work, state: str) -> str:
+        """The statement that writes the step's row: it comes first, and says INSERT 0 0 where it was there."""
+        return self.session.compose(
+            "step",
+            self._names,
+            history=history,
+            run=run,
+            version=work.version,
+            direction=work.direction,
+            position=work.position,
+            round=work.round,
+            state=state,
+            steps=work.steps,
+            digest=work.digest,
+            kept=json.dumps(asdict(work.keeps)) if work.keeps else None,
+        )
+
+    def applied_sql(self, work: Work, execution_time_ms: int) -> str:
+        """The statement that writes the history row of a work that records one."""
+        record = work.record
+        if record is None:
+            raise ValueError(f"{work.version} step {work.position} records nothing")
+        values = {**asdict(record), "details": json.dumps(dict(record.details), ensure_ascii=False)}
+        return self.session.compose("applied", self._names, execution_time_ms=execution_time_ms, **values)
+
+    def forget_sql(self, version: str) -> str:
+        """The statement that removes a history row."""
+        return self.session.compose("forget", self._names, version=version)
+
+
+def _target(answer: Answer) -> Target:
+    system, database, user, number, version, in_recovery = answer.rows[0]
+    return Target(
+        system_identifier=system,
+        database=database,
+        user=user,
+        server_version_num=number,
+        server_version=version,
+        in_recovery=in_recovery,
+    )
+
+
+def _history(answers: list[Answer]) -> History:
+    ids, rows, steps, runs = (answer.rows for answer in answers)
+    if not ids:
+        raise ForeignHistory(
+            "the journal is empty: its row in `history` is gone", hint="restore it from a backup"
+        )
+    if ids[0][1] > FORMAT:
+        raise NewerJournal(
+            f"the journal has format {ids[0][1]}, this smeta {__version__} knows {FORMAT}",
+            hint="use the newer smeta that wrote it",
+        )
+    rounds: dict[tuple[str, Direction], int] = {}
+    partial = []
+    kept_texts = {}
+    for version, direction, round, count, finished, done, started, kept in steps:
+        if finished == count:
+            rounds[version, direction] = round + 1
+            continue
+        finished_positions = {int(position): digest for position, digest in done.items()}
+        partial.append(
+            PartialMigration(
+                version=version,
+                direction=direction,
+                round=round,
+                steps=count,
+                done=finished_positions,
+                started={int(p): d for p, d in started.items() if int(p) not in finished_positions},
+            )
+        )
+        if kept:
+            kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
+    return History(
+        id=ids[0][0],
+        applied=tuple(
+            AppliedMigration(
+                version=row[0],
+                name=row[1],
+                description=row[2],
+                applied_at=row[3],
+                applied_by=row[4],
+                execution_time_ms=row[5],
+                checksum=row[6],
+                meaning=row[7],
+                inputs=row[8],
+                forward_sql=row[9],
+                rollback_sql=row[10],
+                validation_sql=row[11],
+                details=row[12],
+            )
+            for row in rows
+        ),
+        rounds=rounds,
+        partial=tuple(partial),
+        open_runs=tuple(
+            OpenRun(id=id, direction=direction, versions=tuple(versions), started_at=at, started_by=by)
+            for id, direction, versions, at, by in runs
+        ),
+        rollback_texts=kept_texts,
+    )

@@ -1,0 +1,1 @@
+delete from {table} where version = %(version)s;
