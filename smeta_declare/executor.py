@@ -1,0 +1,471 @@
+"""Run a plan: all of a step or none of it, each step once, and the truth told when it stops."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from smeta_declare.diagnostics import Location
+from smeta_declare.environment import Environment
+from smeta_declare.errors import Refused, Retryable, SmetaError, StoppedHalfway
+from smeta_declare.events import (
+    MigrationDone,
+    MigrationStarted,
+    RunFinished,
+    RunStarted,
+    Sink,
+    StatementDone,
+    StepCommitted,
+    StepRetried,
+    ValidationPassed,
+)
+from smeta_declare.plan import (
+    AutocommitStep,
+    BackupStep,
+    Plan,
+    PlannedStatement,
+    Question,
+    Step,
+    TransactionStep,
+    Work,
+)
+from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, settings
+from smeta_declare.postgres.journal import Journal
+from smeta_declare.run import History
+from smeta_declare.secrets import Sendable, sendable
+
+# What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
+_CLEAN = (
+    "reset session authorization; reset role; reset all; close all; deallocate all; discard sequences; discard temp;"
+)
+_OURS = "reset role; set search_path = pg_catalog;"
+
+
+class StatementFailed(SmetaError):
+    """PostgreSQL refused a statement of a migration."""
+
+    code = "statement-failed"
+
+
+class ValidationFailed(SmetaError):
+    """A validation or check did not answer as expected."""
+
+    code = "validation-failed"
+
+
+class LockTimeout(Retryable):
+    """A lock was not to be had, however often it was tried."""
+
+    code = "lock-timeout"
+
+
+class StatementTimeout(Retryable):
+    """A statement ran into `timeouts.statement` (or `concurrent`), or was cancelled on the server."""
+
+    code = "statement-timeout"
+
+
+class StateChanged(Retryable):
+    """Something else worked on the same migration meanwhile."""
+
+    code = "state-changed"
+
+
+class TransactionEnded(SmetaError):
+    """A statement ended smeta's transaction or dropped its lock behind the parser's back."""
+
+    code = "transaction-ended"
+
+
+class CommitUnknown(StoppedHalfway):
+    """The connection broke while a COMMIT was under way."""
+
+    code = "commit-unknown"
+
+
+class Interrupted(StoppedHalfway):
+    """A part of the plan is committed, the rest is not."""
+
+    code = "halfway"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a finished run did."""
+
+    run: str
+    steps: int
+    duration_ms: int
+
+
+def execute(
+    plan: Plan,
+    environment: Environment,
+    journal: Journal,
+    history: History,
+    *,
+    secrets: Mapping[str, str],
+    told: Sink,
+    back_up: Callable[[BackupStep], None],
+) -> RunResult:
+    """Run every step of a plan that was made from `history`; the runner's lock is held by the caller.
+
+    Backups are taken before the run is opened: a failed one leaves no trace in the database.
+    """
+    for step in plan.steps:
+        if isinstance(step, BackupStep):
+            back_up(step)
+    return _Run(plan, environment, journal, secrets, told).run(history)
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: Plan,
+        environment: Environment,
+        journal: Journal,
+        secrets: Mapping[str, str],
+        told: Sink,
+    ) -> None:
+        self.plan = plan
+        self.environment = environment
+        self.journal = journal
+        self.session: Session = journal.session
+        self.secrets = secrets
+        self.told = told
+        self.id = str(uuid.uuid4())
+        self.history_id = ""
+        self.committed: list[str] = []
+        self.position = ""  # where we are, for the words of an error
+
+    def run(self, history: History) -> RunResult:
+        begun = time.monotonic()
+        if history.id is None:
+            self.journal.create()
+        target, now = self.journal.state()
+        if now.id is None or (history.id is not None and now.digest() != history.digest()):
+            raise StateChanged("the history changed while the run was being prepared", hint="run the command again")
+        self.history_id = now.id
+        self.journal.open_run(self.id, self.plan)
+        self.told(
+            RunStarted(
+                environment=self.environment.name,
+                direction=self.plan.direction,
+                migrations=tuple(m.version for m in self.plan.migrations),
+                plan=self.plan.id,
+                database=target.database,
+            )
+        )
+        try:
+            for step in self.plan.steps:
+                self._step(step)
+        except BaseException as error:
+            self._failed(error, begun)
+            raise self._explained(error) from error
+        self.journal.close_run(self.id, "done")
+        duration = _since(begun)
+        self.told(RunFinished(outcome="done", duration_ms=duration))
+        return RunResult(run=self.id, steps=len(self.committed), duration_ms=duration)
+
+    def _step(self, step: Step) -> None:
+        match step:
+            case BackupStep():
+                pass  # taken before the run was opened
+            case TransactionStep():
+                self._retrying(step.id, lambda: self._in_transaction(step))
+            case AutocommitStep():
+                self._on_its_own(step)
+
+    def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
+        """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
+        locks = self.environment.locks
+        for number in range(1, locks.attempts + 1):
+            try:
+                return attempt()
+            except _LockMissed as missed:
+                self.session.run("rollback")
+                if number == locks.attempts:
+                    raise LockTimeout(
+                        f"no lock after {number} tries: {missed.cause.message}",
+                        location=missed.location,
+                        detail=missed.cause.detail,
+                        hint="somebody holds the table: try later, or allow more with locks.timeout and locks.retries",
+                    ) from missed.cause
+                wait = min(locks.max_backoff_ms, locks.backoff_ms * 2 ** (number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 # jitter
+                self.told(
+                    StepRetried(
+                        step=name, attempt=number, of=locks.attempts, wait_ms=int(wait), reason=missed.cause.message
+                    )
+                )
+                time.sleep(wait / 1000)
+        return None
+
+    def _in_transaction(self, step: TransactionStep) -> None:
+        begun = time.monotonic()
+        transaction = self.session.run("begin; select pg_catalog.pg_current_xact_id()::text")[1].rows[0][0]
+        for work in step.works:
+            self._work(work)
+        self.position = step.id
+        with self._statement(None):
+            self.session.run("set constraints all immediate")
+        for question in step.checks:
+            self._ask(question)
+        self.session.run(_OURS)
+        self._check_ours(transaction)
+        self._commit(step.id)
+        self.committed.append(step.id)
+        self.told(StepCommitted(step=step.id, duration_ms=_since(begun)))
+
+    def _check_ours(self, transaction: str) -> None:
+        held, now = self.journal.still_ours()
+        if not held or now != transaction:
+            what = "the runner's lock is gone" if not held else "the transaction is not the one that was begun"
+            raise TransactionEnded(
+                f"{what}: a statement of this step ended it",
+                hint="no statement may commit, roll back or release all advisory locks; look for CALL and DO blocks",
+            )
+
+    def _commit(self, name: str) -> None:
+        """COMMIT travels alone: only then is a broken connection before it a rollback."""
+        try:
+            status = self.session.run("commit")[0].status
+        except ConnectionLost as error:
+            raise CommitUnknown(
+                f"the connection broke while step {name} was being committed",
+                hint="run the same command again: it asks the database what became of the step",
+                changed="whether the step is committed is open",
+            ) from error
+        if status != "COMMIT":
+            raise TransactionEnded(f"the server answered {status} to COMMIT of step {name}")
+
+    def _work(self, work: Work) -> None:
+        """One migration's share of a transaction: journal first, then the work, then the history row."""
+        begun = time.monotonic()
+        self.position = work.version
+        self.told(
+            MigrationStarted(
+                version=work.version, direction=work.direction, position=work.position, steps=work.steps
+            )
+        )
+        journal = self.journal.step_sql(self.history_id, self.id, work, "done")
+        forget = self.journal.forget_sql(work.version) if work.forget else ""
+        with self._statement(None):
+            answers = self.session.run(
+                _OURS + journal + forget + _CLEAN + self._settings(work, alone=False)
+            )
+        self._check_inserted(answers[2].rowcount, work)
+        for statement in work.statements:
+            self._send(work, statement)
+        if work.validations:
+            with self._statement(None):
+                self.session.run("set constraints all immediate")
+        for question in work.validations:
+            self._ask(question)
+        duration = _since(begun)
+        if work.record:
+            with self._statement(None):
+                self.session.run(_OURS + self.journal.applied_sql(work, duration))
+        self._told_done(work, duration)
+
+    def _told_done(self, work: Work, duration: int) -> None:
+        self.told(
+            MigrationDone(
+                version=work.version,
+                direction=work.direction,
+                position=work.position,
+                steps=work.steps,
+                statements=len(work.statements),
+                duration_ms=duration,
+            )
+        )
+
+    def _check_inserted(self, rowcount: int, work: Work) -> None:
+        if rowcount != 1:
+            raise StateChanged(
+                f"step {work.position + 1} of {work.version} is in the journal already: an earlier run committed it",
+                hint="run the same command again",
+            )
+
+    def _on_its_own(self, step: AutocommitStep) -> None:
+        """A statement outside a transaction: a started row before it, a done row after it, each committed."""
+        begun = time.monotonic()
+        work = step.work
+        self.position = work.version
+        self.told(
+            MigrationStarted(
+                version=work.version, direction=work.direction, position=work.position, steps=work.steps
+            )
+        )
+        # A started row of an earlier run may be there already: that run died in this statement.
+        self.session.run(_OURS + self.journal.step_sql(self.history_id, self.id, work, "started"))
+        self.session.run(_CLEAN + self._settings(work, alone=True))
+        self._send(work, step.statement)
+        self.session.run("reset role; reset all; set search_path = pg_catalog")
+        inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
+        self._check_inserted(inserted[0].rowcount, work)
+        self.committed.append(step.id)
+        duration = _since(begun)
+        self._told_done(work, duration)
+        self.told(StepCommitted(step=step.id, duration_ms=duration))
+
+    def _settings(self, work: Work, *, alone: bool) -> str:
+        return settings(
+            self.session, work.timeouts, self.environment.locks, alone=alone, role=self.environment.role
+        )
+
+    def _send(self, work: Work, statement: PlannedStatement) -> None:
+        begun = time.monotonic()
+        ready = sendable(statement, self.secrets, self.session.literal)
+        with self._statement(ready):
+            self.session.run(ready.text)
+        self.told(
+            StatementDone(version=work.version, summary=statement.summary, duration_ms=_since(begun))
+        )
+
+    def _ask(self, question: Question) -> None:
+        """Ask a question inside the open transaction: read only, and row security may not filter the answer."""
+        ask(self.session, question, self.secrets)
+        self.told(ValidationPassed(name=question.name))
+
+    @contextmanager
+    def _statement(self, sent: Sendable | None) -> Iterator[None]:
+        try:
+            yield
+        except ServerError as error:
+            location = sent.locate(error.position) if sent else None
+            if error.lock_not_available and self.session.in_transaction:
+                raise _LockMissed(error, location) from error
+            raise failure(error, sent, location, self.position) from error
+
+    def _failed(self, error: BaseException, begun: float) -> None:
+        """Roll back and close the run, as far as the connection still answers."""
+        outcome = "stopped" if self.committed else "failed"
+        try:
+            if self.session.usable:
+                if self.session.in_transaction:
+                    self.session.run("rollback")
+                self.session.run(_CLEAN + _OURS)
+                self.journal.close_run(self.id, outcome)
+        except SmetaError:
+            outcome = "lost"
+        code = error.code if isinstance(error, SmetaError) else type(error).__name__
+        self.told(RunFinished(outcome=outcome, duration_ms=_since(begun), error=f"{code}: {error}"))
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Say what became of the database."""
+        if not isinstance(error, SmetaError):
+            if not isinstance(error, KeyboardInterrupt):
+                return error
+            error = StoppedHalfway("interrupted") if self.committed else Retryable("interrupted", hint="run it again")
+        if error.changed:
+            return error
+        if not self.committed:
+            error.changed = "everything was rolled back: the database is as it was before"
+            return error
+        halfway = Interrupted(
+            error.message,
+            location=error.location,
+            detail=error.detail,
+            hint=error.hint,
+            changed=f"committed before: {', '.join(self.committed)}; the step that failed was rolled back; "
+            "run the same command again to go on from there",
+        )
+        halfway.code = error.code  # type: ignore[misc] # the code names the cause, the exit code the state
+        return halfway
+
+
+class _LockMissed(Exception):
+    """A lock time-out or deadlock inside a transaction: the whole step goes back."""
+
+    def __init__(self, cause: ServerError, location: Location | None) -> None:
+        super().__init__(cause.message)
+        self.cause, self.location = cause, location
+
+
+def failure(
+    error: ServerError, sent: Sendable | None, location: Location | None, where: str
+) -> SmetaError:
+    """The error of a statement, in the words of the template."""
+    statement = (f"statement: {sent.shown}",) if sent else ()
+    detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")
+    if error.sqlstate == "57014":
+        return StatementTimeout(
+            f"{where}: {error.message}",
+            location=location,
+            detail=detail,
+            hint="give it longer with `timeouts:` of this migration, or make it smaller",
+        )
+    if error.lock_not_available:
+        return LockTimeout(f"{where}: {error.message}", location=location, detail=detail)
+    hints = {
+        "42501": "grant the role what it needs, or set `role:` to the owner",
+        "0A000": "PostgreSQL cannot do this here; see its message",
+        "25001": "PostgreSQL refuses this inside a transaction",
+    }
+    return StatementFailed(
+        f"{where}: {error.message}",
+        location=location,
+        detail=detail,
+        hint=hints.get(error.sqlstate, "correct the migration and run the same command again"),
+    )
+
+
+def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> None:
+    """Ask a validation or check in the open transaction and raise ValidationFailed if the answer is wrong.
+
+    In a savepoint, read only and with `row_security = off`, so that PostgreSQL errors instead of filtering.
+    https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-ROW-SECURITY
+    """
+    session.run(
+        "savepoint smeta_question; set local transaction_read_only = on; set local row_security = off"
+    )
+    ready = sendable(question.statement, secrets, session.literal)
+    try:
+        answer = session.run(ready.text)[0]
+    except ServerError as error:
+        raise ValidationFailed(
+            f"{question.name}: {error.message}",
+            location=ready.locate(error.position),
+            detail=(*error.detail, f"query: {ready.shown}", f"sqlstate: {error.sqlstate}"),
+            hint="a validation reads only, as the owner, and may not be filtered by row security",
+        ) from error
+    session.run("rollback to savepoint smeta_question; release savepoint smeta_question")
+    if why := question.expect.failure(answer.columns, answer.rows):
+        raise ValidationFailed(
+            f"{question.name}: {why}",
+            location=question.statement.location,
+            detail=(f"query: {ready.shown}",),
+            hint="the migration did not do what its validation says; correct one of the two",
+        )
+
+
+def check_secrets(plan: Plan, secrets: Mapping[str, str]) -> None:
+    """Refuse before anything runs where a late-bound value has no value."""
+    missing = sorted({slot.name for s in _statements(plan) for slot in s.secrets} - set(secrets))
+    if missing:
+        raise Refused(
+            f"no value for {', '.join(missing)}",
+            hint=f"set the environment variable {missing[0]}: the plan only names it",
+        )
+
+
+def _statements(plan: Plan) -> Iterator[PlannedStatement]:
+    for step in plan.steps:
+        match step:
+            case BackupStep():
+                pass
+            case TransactionStep():
+                for work in step.works:
+                    yield from work.statements
+                    yield from (q.statement for q in work.validations)
+                yield from (q.statement for q in step.checks)
+            case AutocommitStep():
+                yield step.statement
+
+
+def _since(begun: float) -> int:
+    return int((time.monotonic() - begun) * 1000)
