@@ -231,7 +231,7 @@ class Server:
 
         The owner is NOSUPERUSER and NOBYPASSRLS, so that row security, grants and superuser-only DDL behave
         as in staging. It has CREATEROLE, as owners of managed databases have: migrations create the
-        application's roles. Trusted extensions (pgcrypto, pg_trgm) are its own to install.
+        application's roles. Trusted extensions (pg_trgm, unaccent) are its own to install.
         """
         import psycopg
         from psycopg import sql
