@@ -164,4 +164,4 @@ def _query(dsn: str, statement: str | sql.Composed, parameters: tuple[object, ..
         cursor = connection.execute(text, parameters or None)
         while cursor.nextset():
             pass
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
