@@ -15,15 +15,11 @@ from pathlib import Path
 from smeta_declare.backup import store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupFailed, BackupRecord
-from smeta_declare.errors import Refused
+from smeta_declare.errors import Exit, Refused
 from smeta_declare.postgres.binaries import Binaries, program_version
 
 # What pg_dump prints, and what to do about it; the first that fits.
 _HINTS = (
-    (
-        r"lock timeout",
-        "somebody holds a lock that excludes readers; find out who, and run the same command again",
-    ),
     (
         r"row-level security|row security",
         "row security would hide rows from this role: set `role` of the environment to one with BYPASSRLS",
@@ -35,6 +31,13 @@ _HINTS = (
     (r"compress", "this pg_dump cannot compress like that: change `compress` of the policy"),
 )
 _COMPLETE = re.compile(rb"\n-- PostgreSQL database dump complete\n--\n\s*(?:\\unrestrict \S+\s*)?\Z")
+
+
+class BackupBlocked(BackupFailed):
+    """Somebody holds a lock that excludes even readers."""
+
+    code = "backup-blocked"
+    exit_code = Exit.RETRY
 
 
 class PgDumpMissing(Refused):
@@ -253,11 +256,20 @@ class _Dump:
         for secret in (self.conninfo.get("password"), self.environ.get("PGPASSWORD")):
             if secret:
                 said = said.replace(secret, "***")
+        detail = said.strip().splitlines()[-10:]
+        # pg_dump bounds its waiting for locks by statement_timeout.
+        if re.search(r"due to (statement|lock) timeout", said):
+            return BackupBlocked(
+                f"{program.name} waited in vain for the lock of a table that it must read",
+                hint="see who holds it (`select * from pg_locks`), then run the same command again",
+                detail=detail,
+                changed="nothing was run",
+            )
         how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
         return _failed(
             f"{program.name} {how}",
             hint=next((hint for pattern, hint in _HINTS if re.search(pattern, said)), None),
-            detail=said.strip().splitlines()[-10:],
+            detail=detail,
         )
 
 

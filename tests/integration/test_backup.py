@@ -84,9 +84,16 @@ def test_full_backup_can_be_restored(database: TestDatabase, pg_dump: PgDump, ba
     assert store.damage(backups, record) is None
     assert (record.version, record.scope, record.database) == ("0007", "full", database.name)
     with fresh_database(database.server) as other:
-        command = [pg_dump.directory / "pg_restore", "--exit-on-error", f"--dbname={other.admin}"]
         restored = subprocess.run(
-            [*command, backups / record.file], capture_output=True, text=True, check=False
+            [
+                pg_dump.directory / "pg_restore",
+                "--exit-on-error",
+                f"--dbname={other.admin}",
+                backups / record.file,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert restored.stderr == ""
         assert other.query_as_admin("select name from норма order by id") == [("бетон",), ("песок",)]
