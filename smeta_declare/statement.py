@@ -1,0 +1,470 @@
+"""SQL text to statements, by PostgreSQL's own parser: where each begins and ends, and what it is. Pure.
+
+Nothing here splits on semicolons, and nothing in a string, a body or a comment is mistaken for SQL.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NoReturn
+
+from smeta_declare import parsetree
+from smeta_declare.diagnostics import Diagnostic, Severity
+from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
+from smeta_declare.rendered import Rendered, SecretSlot
+
+_COMMENTS = ("SQL_COMMENT", "C_COMMENT")
+_SEMICOLON = "ASCII_59"
+_PARENTHESIS = "ASCII_40"
+_CITUS = "create_distributed_table_concurrently"
+_SUMMARY = 80
+_DEEPEST = 40  # levels of a tree that are looked at where Python cannot hold all of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One statement: its exact text (no semicolon, no comments around it) and what its parse tree says.
+
+    `alone` is the reason why PostgreSQL refuses it inside a transaction block. `leaves_behind` is the index
+    that a failed concurrent build leaves. `objects` are what it creates, alters, drops or writes, as written.
+    """
+
+    text: str
+    start: int  # characters from the beginning of the rendered text
+    kind: str  # the tag of its parse tree: "IndexStmt"
+    alone: str | None = None
+    leaves_behind: str | None = None
+    objects: tuple[str, ...] = ()
+    summary: str = ""
+
+    @property
+    def end(self) -> int:
+        """One past its last character."""
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comment:
+    """A `-- comment` on a line of its own, without its dashes."""
+
+    text: str
+    start: int
+
+
+def statements(rendered: Rendered) -> tuple[Statement, ...]:
+    """The statements of a text, in order; what must not be run is an error with its place."""
+    text = rendered.text
+    if "\0" in text:
+        raise _invalid(
+            [
+                _refusal(
+                    rendered,
+                    text.index("\0"),
+                    "nul",
+                    "the file contains a NUL character",
+                    "PostgreSQL's text types cannot hold it; save the file as UTF-8",
+                )
+            ]
+        )
+    try:
+        tokens = _scan(text)
+        check_tokens(rendered)
+        raw = _parse(text)
+    except _parse_error() as error:
+        _explain(rendered, error)
+    found: list[Statement] = []
+    refused: list[Diagnostic] = []
+    for (kind, node), part in zip(raw.statements, _parts(tokens, raw.ends), strict=True):
+        start, end = part[0].start, part[-1].end + 1
+        reason = parsetree.alone(kind, node)
+        if _CITUS in text and _calls(text, part, _CITUS):
+            reason = f"{_CITUS} cannot run inside a transaction block"
+        statement = Statement(
+            text=text[start:end],
+            start=start,
+            kind=kind,
+            alone=reason,
+            leaves_behind=parsetree.index_left_behind(kind, node),
+            objects=parsetree.objects(kind, node),
+            summary=_summary(kind, node, part, text),
+        )
+        found.append(statement)
+        refused += _refusals(rendered, statement, node, part)
+    if refused:
+        raise _invalid(refused)
+    return tuple(found)
+
+
+def slots_of(rendered: Rendered, statement: Statement) -> tuple[SecretSlot, ...]:
+    """The secrets of one statement, counted from the beginning of its own text."""
+    return rendered.slice(statement.start, statement.end).secrets
+
+
+def check_tokens(rendered: Rendered) -> None:
+    """Refuse values that could become SQL: `ident`, `literal` give one token, a bare value lies inside one.
+
+    It finds `'{{ name|literal }}'`, where the filter did its work and the quotes end early all the same.
+    """
+    values = [value for value in rendered.values() if value[2].kind != "raw"]
+    if not values:
+        return
+    try:
+        tokens = _scan(rendered.text)
+    except _parse_error() as error:
+        _explain(rendered, error)
+    starts = [token.start for token in tokens]
+    refused = []
+    for start, end, span in values:
+        at = bisect.bisect_right(starts, start) - 1
+        token = tokens[at] if at >= 0 else None
+        whole = token is not None and (token.start, token.end + 1) == (start, end)
+        inside = token is not None and token.start <= start and end <= token.end + 1
+        if not (whole or (span.kind == "bare" and inside)):
+            message, hint = _not_a_token(rendered.text[start:end], span.kind, token if inside else None)
+            refused.append(_refusal(rendered, start, TemplateError.code, message, hint))
+    if refused:
+        raise TemplateError(
+            _headline(refused),
+            findings=refused,
+            location=refused[0].location,
+            hint=refused[0].hint if len(refused) == 1 else None,
+        )
+
+
+def _not_a_token(value: str, kind: str, around: Any) -> tuple[str, str]:
+    shown = value if len(value) <= 40 else f"{value[:39]}…"
+    message = f"{shown} of this {kind} value is not one word of the SQL around it"
+    if around is not None and around.name in _COMMENTS:
+        return message, "it stands in a comment, where only a bare {{ value }} can go"
+    if around is not None and around.name.endswith("SCONST"):
+        return message, "it stands inside quotes: leave them to the filter, and put texts together with ||"
+    return (
+        message,
+        "it runs into what stands beside it: leave a space, or build the whole name in one {{ a ~ b|… }}",
+    )
+
+
+def leading_comments(
+    rendered: Rendered, found: Sequence[Statement]
+) -> tuple[tuple[tuple[Comment, ...], ...], tuple[Comment, ...]]:
+    """For each statement the comments above it; then those with no statement under them.
+
+    A comment beside or inside a statement belongs to none.
+    """
+    groups: list[list[Comment]] = [[] for _ in (*found, None)]
+    if "--" in rendered.text:
+        starts = [statement.start for statement in found]
+        code_end: int | None = None  # of the last thing that is not a comment
+        for token in _scan(rendered.text):
+            if token.name == "SQL_COMMENT":
+                following = bisect.bisect_left(starts, token.start)
+                inside = following > 0 and token.start < found[following - 1].end
+                beside = code_end is not None and "\n" not in rendered.text[code_end : token.start]
+                if not inside and not beside:
+                    text = rendered.text[token.start + 2 : token.end + 1].strip()
+                    groups[following].append(Comment(text=text, start=token.start))
+            elif token.name != "C_COMMENT":
+                code_end = token.end + 1
+    *leading, trailing = map(tuple, groups)
+    return tuple(leading), trailing
+
+
+# Meaning
+
+_PLACE = re.compile(
+    r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
+)  # inside JSON strings the quotes are escaped, so that this finds fields only
+
+
+def meaning(text: str) -> str:
+    """SHA-256 of what PostgreSQL understands: comments, blanks, case and quoting do not count, constants do.
+
+    Trees change between majors of the parser: store `parser_version` beside it.
+    """
+    from pglast import parser
+
+    try:
+        tree: str = parser.parse_sql_json(text)
+    except parser.ParseError as error:
+        raise SqlSyntaxError(str(error.args[0])) from error
+    return hashlib.sha256(_PLACE.sub("", tree).encode()).hexdigest()
+
+
+def parser_version() -> str:
+    """The parser whose trees `meaning` hashes."""
+    from pglast.parser import get_postgresql_version
+
+    return "postgresql " + ".".join(map(str, get_postgresql_version()))
+
+
+# Parsing
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    statements: list[tuple[str, parsetree.Node]]
+    ends: list[int]  # where each statement's semicolon stands, or the end of the text
+
+
+def _parse_error() -> type[Exception]:
+    from pglast.parser import ParseError
+
+    error: type[Exception] = ParseError
+    return error
+
+
+@functools.lru_cache(maxsize=8)
+def _scan(text: str) -> tuple[Any, ...]:
+    from pglast.parser import scan
+
+    return tuple(scan(text))
+
+
+def _parse(text: str) -> _Parsed:
+    from pglast.parser import parse_sql_json
+
+    source = parse_sql_json(text)
+    try:
+        tree = json.loads(source)
+    except RecursionError:
+        tree = json.loads(_shallow(source))
+    data = None if text.isascii() else text.encode()
+    found, ends = [], []
+    seen_bytes = seen = 0
+    for entry in tree.get("stmts", ()):
+        found.extend(entry["stmt"].items())
+        if not entry.get("stmt_len"):
+            ends.append(len(text))
+            continue
+        end = entry.get("stmt_location", 0) + entry["stmt_len"]
+        if data is not None:  # the JSON counts bytes
+            seen += len(data[seen_bytes:end].decode())
+            seen_bytes, end = end, seen
+        ends.append(end)
+    return _Parsed(found, ends)
+
+
+def _shallow(source: str) -> str:
+    """A JSON text whose deepest levels are emptied: nothing that is asked of a tree lies there."""
+    kept: list[str] = []
+    depth = position = 0
+    for m in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', source):
+        if m[0] in "{[":
+            depth += 1
+            if depth == _DEEPEST:
+                kept.append(source[position : m.end()])
+        elif m[0] in "}]":
+            if depth == _DEEPEST:
+                position = m.start()
+            depth -= 1
+    kept.append(source[position:])
+    return "".join(kept)
+
+
+def _parts(tokens: tuple[Any, ...], ends: list[int]) -> Iterator[list[Any]]:
+    """The tokens of each statement, without semicolons and comments around it."""
+    at = 0
+    for end in ends:
+        part: list[Any] = []
+        while at < len(tokens) and tokens[at].start < end:
+            token = tokens[at]
+            if token.name not in _COMMENTS and (part or token.name != _SEMICOLON):
+                part.append(token)
+            at += 1
+        yield part
+
+
+def _explain(rendered: Rendered, error: Exception) -> NoReturn:
+    """Our error for one of the parser's, after the two things people bring from psql."""
+    message, place = (*error.args, None)[:2]
+    text = rendered.text
+    at = len(text.rstrip()) if place is None else int(place)
+    if m := re.search(r"(?im)^[ \t]*copy\b[^;]*\bfrom\s+stdin\b", text[:at]):
+        raise _invalid([_copy(rendered, m.end() - len(m[0].lstrip()))]) from error
+    if text[at : at + 1] == "\\":
+        command = re.match(r"\\\S*", text[at:])
+        raise _invalid(
+            [
+                _refusal(
+                    rendered,
+                    at,
+                    "psql-command",
+                    f"{command and command[0]} is a command of psql, not SQL",
+                    "smeta sends the file's SQL itself; write what the command does in SQL, or include a"
+                    " file with {% include %}",
+                )
+            ]
+        ) from error
+    hint = f"smeta reads SQL with the parser of {parser_version()}"
+    if text and not rendered.is_template_text(min(at, len(text) - 1)):
+        hint = f"a value of the template stands here: {text[at : at + 40]!r}"
+    raise SqlSyntaxError(str(message), location=rendered.locate(at), hint=hint) from error
+
+
+# Refusals
+
+
+def _refusal(rendered: Rendered, at: int, code: str, message: str, hint: str) -> Diagnostic:
+    return Diagnostic(
+        code=code, severity=Severity.HIGH, message=message, location=rendered.locate(at), hint=hint
+    )
+
+
+def _headline(refused: list[Diagnostic]) -> str:
+    return refused[0].message if len(refused) == 1 else f"{len(refused)} things in the file cannot be run"
+
+
+def _invalid(refused: list[Diagnostic]) -> InvalidMigration:
+    only = refused[0] if len(refused) == 1 else None
+    return InvalidMigration(
+        _headline(refused),
+        findings=refused,
+        location=refused[0].location,
+        hint=only.hint if only else None,
+    )
+
+
+def _copy(rendered: Rendered, at: int) -> Diagnostic:
+    return _refusal(
+        rendered,
+        at,
+        "copy-stdin",
+        "copy from stdin and to stdout need a client that feeds them",
+        "use insert, or copy from a file of the server",
+    )
+
+
+def _refusals(
+    rendered: Rendered, statement: Statement, node: parsetree.Node, tokens: list[Any]
+) -> Iterator[Diagnostic]:
+    """What PostgreSQL would take and smeta must not send: it ends the transaction, or hangs."""
+    at, kind, text = statement.start, statement.kind, statement.text
+    if kind == "TransactionStmt":
+        yield _refusal(
+            rendered,
+            at,
+            "transaction-control",
+            f"`{statement.summary}` controls transactions, and smeta does that itself",
+            "remove it; the plan shows what runs together and what runs alone",
+        )
+    elif kind == "CopyStmt" and "filename" not in node:
+        yield _copy(rendered, at)
+    elif kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
+        yield _refusal(
+            rendered,
+            at,
+            "drops-runner-lock",
+            "`discard all` drops the lock that keeps other runs out",
+            "name what is to be discarded: plans, sequences or temp",
+        )
+    elif kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node):
+        yield _quoting(rendered, at)
+    if _may_call(rendered.text, statement, tokens, "pg_advisory_unlock_all"):
+        yield _refusal(
+            rendered,
+            at,
+            "drops-runner-lock",
+            "pg_advisory_unlock_all() drops the lock that keeps other runs out",
+            "release your own locks by their key: pg_advisory_unlock(key)",
+        )
+    if _QUOTING in text.lower() and _may_call(rendered.text, statement, tokens, "set_config"):
+        yield _quoting(rendered, at)
+
+
+def _may_call(text: str, statement: Statement, tokens: list[Any], function: str) -> bool:
+    """Whether running the statement calls a function: by its tokens, or as the body of a DO block reads."""
+    if statement.kind == "DoStmt":
+        return re.search(rf"(?i)\b{function}\s*\(", statement.text) is not None
+    return function in statement.text.lower() and _calls(text, tokens, function)
+
+
+_QUOTING = "standard_conforming_strings"
+
+
+def _quoting(rendered: Rendered, at: int) -> Diagnostic:
+    return _refusal(
+        rendered,
+        at,
+        "quoting",
+        f"{_QUOTING} must stay on: values are quoted for it",
+        "write E'…' where a backslash is an escape",
+    )
+
+
+def _sets_on(node: parsetree.Node) -> bool:
+    if node["kind"] != "VAR_SET_VALUE":
+        return True  # back to the default
+    constants = [argument.get("A_Const", {}) for argument in node.get("args", ())]
+    texts = [str(c.get("sval", {}).get("sval", c.get("ival", {}).get("ival", ""))).lower() for c in constants]
+    return texts in (["on"], ["true"], ["yes"], ["1"])
+
+
+def _calls(text: str, tokens: list[Any], function: str) -> bool:
+    """Whether a statement calls a function by this name."""
+    return any(
+        following.name == _PARENTHESIS and text[token.start : token.end + 1].strip('"').lower() == function
+        for token, following in pairwise(tokens)
+        if token.name == "IDENT"
+    )
+
+
+# Summary
+
+# What comes after these words is detail.
+_DETAIL: dict[str, frozenset[str]] = {
+    "CreateStmt": frozenset({_PARENTHESIS}),
+    "CreateForeignTableStmt": frozenset({_PARENTHESIS}),
+    "CreateTableAsStmt": frozenset({"AS", _PARENTHESIS}),
+    "IndexStmt": frozenset({"USING", _PARENTHESIS}),
+    "ViewStmt": frozenset({"AS", _PARENTHESIS, "WITH"}),
+    "CreateFunctionStmt": frozenset({_PARENTHESIS}),
+    "CreateTrigStmt": frozenset({"FOR", "EXECUTE", "WHEN"}),
+    "CreatePolicyStmt": frozenset({"AS", "FOR", "TO", "USING", "WITH"}),
+    "AlterPolicyStmt": frozenset({"TO", "USING", "WITH"}),
+    "CommentStmt": frozenset({"IS"}),
+    "CreateEnumStmt": frozenset({"AS"}),
+    "CompositeTypeStmt": frozenset({"AS"}),
+    "CreateRangeStmt": frozenset({"AS"}),
+    "DefineStmt": frozenset({_PARENTHESIS}),
+    "CreateRoleStmt": frozenset({"PASSWORD"}),
+    "AlterRoleStmt": frozenset({"PASSWORD"}),
+    "CreateSubscriptionStmt": frozenset({"CONNECTION"}),
+    "CreateUserMappingStmt": frozenset({"OPTIONS"}),
+    "DoStmt": frozenset({"SCONST", "LANGUAGE"}),
+}
+_WRITES = {
+    "InsertStmt": "insert into",
+    "UpdateStmt": "update",
+    "DeleteStmt": "delete from",
+    "MergeStmt": "merge into",
+}
+
+
+def _summary(kind: str, node: parsetree.Node, tokens: list[Any], text: str) -> str:
+    """A few words for a person: the statement's own, up to the detail."""
+    if kind in _WRITES:
+        relation = node["relation"]
+        name = ".".join(parsetree.quoted(n) for n in (relation.get("schemaname"), relation["relname"]) if n)
+        return _cut(f"{_WRITES[kind]} {name}")
+    stop = _DETAIL.get(kind, frozenset())
+    words = ""
+    before = tokens[0].start
+    for token in tokens:
+        if token.name in stop or len(words) > _SUMMARY:
+            break
+        word = text[token.start : token.end + 1]
+        is_name = token.name in ("SCONST", "USCONST", "XCONST", "BCONST") or word.startswith('"')
+        words += (" " if token.start > before else "") + (" ".join(word.split()) if is_name else word.lower())
+        before = token.end + 1
+    return _cut("do block" if kind == "DoStmt" else words)
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= _SUMMARY else f"{words[: _SUMMARY - 1].rstrip()}…"
