@@ -93,3 +93,7 @@ class Environment:
     backups_directory: str  # relative to the manifest
     migrations: tuple[MigrationEntry, ...]
     checks: tuple[Check, ...]
+
+    def template_variables(self) -> dict[str, Value]:
+        """What templates may use: the variables, and `environment`, its name."""
+        return {**dict(self.variables), "environment": self.name}

@@ -48,6 +48,13 @@ class BackupTaken(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackupSkipped(Event):
+    """Somebody asked for no backup."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationStarted(Event):
     """A migration's share of a step begins."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from smeta_declare.plan import (
     TransactionStep,
     Work,
 )
-from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, settings
+from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, own_session, settings
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.run import History
 from smeta_declare.secrets import Sendable, sendable
@@ -42,7 +41,6 @@ from smeta_declare.secrets import Sendable, sendable
 _CLEAN = (
     "reset session authorization; reset role; reset all; close all; deallocate all; discard sequences; discard temp;"
 )
-_OURS = "reset role; set search_path = pg_catalog;"
 
 
 class StatementFailed(SmetaError):
@@ -109,6 +107,7 @@ def execute(
     history: History,
     *,
     secrets: Mapping[str, str],
+    run: str,
     told: Sink,
     back_up: Callable[[BackupStep], None],
 ) -> RunResult:
@@ -119,7 +118,7 @@ def execute(
     for step in plan.steps:
         if isinstance(step, BackupStep):
             back_up(step)
-    return _Run(plan, environment, journal, secrets, told).run(history)
+    return _Run(plan, environment, journal, secrets, run, told).run(history)
 
 
 class _Run:
@@ -129,6 +128,7 @@ class _Run:
         environment: Environment,
         journal: Journal,
         secrets: Mapping[str, str],
+        run: str,
         told: Sink,
     ) -> None:
         self.plan = plan
@@ -137,10 +137,11 @@ class _Run:
         self.session: Session = journal.session
         self.secrets = secrets
         self.told = told
-        self.id = str(uuid.uuid4())
+        self.id = run
         self.history_id = ""
         self.committed: list[str] = []
         self.position = ""  # where we are, for the words of an error
+        self.ours = own_session(self.session, environment.role)
 
     def run(self, history: History) -> RunResult:
         begun = time.monotonic()
@@ -214,7 +215,7 @@ class _Run:
             self.session.run("set constraints all immediate")
         for question in step.checks:
             self._ask(question)
-        self.session.run(_OURS)
+        self.session.run(self.ours)
         self._check_ours(transaction)
         self._commit(step.id)
         self.committed.append(step.id)
@@ -255,7 +256,7 @@ class _Run:
         forget = self.journal.forget_sql(work.version) if work.forget else ""
         with self._statement(None):
             answers = self.session.run(
-                _OURS + journal + forget + _CLEAN + self._settings(work, alone=False)
+                self.ours + journal + forget + _CLEAN + self._settings(work, alone=False)
             )
         self._check_inserted(answers[2].rowcount, work)
         for statement in work.statements:
@@ -268,7 +269,7 @@ class _Run:
         duration = _since(begun)
         if work.record:
             with self._statement(None):
-                self.session.run(_OURS + self.journal.applied_sql(work, duration))
+                self.session.run(self.ours + self.journal.applied_sql(work, duration))
         self._told_done(work, duration)
 
     def _told_done(self, work: Work, duration: int) -> None:
@@ -301,10 +302,10 @@ class _Run:
             )
         )
         # A started row of an earlier run may be there already: that run died in this statement.
-        self.session.run(_OURS + self.journal.step_sql(self.history_id, self.id, work, "started"))
+        self.session.run(self.ours + self.journal.step_sql(self.history_id, self.id, work, "started"))
         self.session.run(_CLEAN + self._settings(work, alone=True))
         self._send(work, step.statement)
-        self.session.run("reset role; reset all; set search_path = pg_catalog")
+        self.session.run("reset all;" + self.ours)
         inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
         self._check_inserted(inserted[0].rowcount, work)
         self.committed.append(step.id)
@@ -348,7 +349,7 @@ class _Run:
             if self.session.usable:
                 if self.session.in_transaction:
                     self.session.run("rollback")
-                self.session.run(_CLEAN + _OURS)
+                self.session.run(_CLEAN + self.ours)
                 self.journal.close_run(self.id, outcome)
         except SmetaError:
             outcome = "lost"

@@ -51,7 +51,7 @@ def find_change(
     rendered: Callable[[], RenderedMigration],
 ) -> Change | None:
     """Compare a history row with its file. Renders and parses only where the inputs are not byte for byte the same."""
-    if not loads_templates(file) and row.inputs == inputs_digest(file, dict(environment.variables)):
+    if not loads_templates(file) and row.inputs == inputs_digest(file, environment.template_variables()):
         return None
     now = rendered()
     if row.inputs == now.inputs:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from smeta_declare.diagnostics import Location
 from smeta_declare.errors import InvalidMigration
-
-SectionName = Literal["forward", "rollback", "validation"]
 
 _MARKER = re.compile(r"^[ \t]*--[ \t]*(ROLLBACK|VALIDATION)_(START|END)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 # A marker that is nearly right would make a rollback part of the way forward: refused, not ignored.
@@ -20,11 +17,6 @@ _NEARLY = re.compile(
 )
 _HEADER = re.compile(r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _BLANK_OR_COMMENT = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
-
-
-def normalised(source: str) -> str:
-    """The text without a BOM and with LF line endings: what is hashed and rendered, on every system."""
-    return source.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def checksum(text: str) -> str:
@@ -38,7 +30,7 @@ class MigrationFile:
 
     version: str
     path: str  # as shown to people, relative to the manifest
-    source: str
+    source: str  # normalised: no BOM, lines end with LF
 
     @property
     def checksum(self) -> str:
@@ -151,17 +143,3 @@ def cut_sections(
         forward=(0, outside[1]), rollback=ranges.get("ROLLBACK"), validation=ranges.get("VALIDATION")
     )
 
-
-def check_directory(listed: Iterable[str], present: Iterable[str], *, directory: str) -> list[str]:
-    """What is wrong between the list and the folder: files nobody lists, entries without a file."""
-    listed, present = list(listed), set(present)
-    problems = [
-        f"migration {version} is listed, and there is no {directory}/{version}.sql"
-        for version in listed
-        if version not in present
-    ]
-    problems += [
-        f"{directory}/{version}.sql is not listed under migrations.apply"
-        for version in sorted(present - set(listed))
-    ]
-    return problems

@@ -103,7 +103,13 @@ def plan_apply(
 
 
 def plan_rollback(
-    environment: Environment, history: History, target: Target, *, count: int = 1, to: str | None = None
+    environment: Environment,
+    history: History,
+    target: Target,
+    *,
+    count: int = 1,
+    to: str | None = None,
+    backup: bool = True,
 ) -> Plan:
     """The way back, in reverse order of application, with the rollback SQL kept in the database.
 
@@ -143,7 +149,7 @@ def plan_rollback(
                 steps=len(works),
             )
         )
-    policy = environment.backup if planned else None
+    policy = environment.backup if planned and backup else None
     return _plan(environment, history, target, "rollback", planned, builder.steps(()), policy)
 
 

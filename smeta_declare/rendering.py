@@ -14,7 +14,7 @@ from smeta_declare.errors import InvalidMigration
 from smeta_declare.migration import Header, MigrationFile, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
 from smeta_declare.statement import Comment, Statement, leading_comments, meaning, slots_of, statements
-from smeta_declare.template import Rendered, Secret, Value, check_tokens, render
+from smeta_declare.template import Rendered, Secret, Value, render
 from smeta_declare.validation import Expectation
 
 _EXPECT = re.compile(r"\s*expect:\s*(.*?)\s*")
@@ -45,6 +45,7 @@ class RenderedMigration:
     """A migration ready to be planned."""
 
     file: MigrationFile
+    text: str  # the whole file, rendered
     header: Header
     entry: MigrationEntry
     forward: RenderedSection
@@ -94,7 +95,6 @@ def render_migration(
         )
     header = Header.read(file)
     whole = render(file.source, name=file.path, variables=variables, load=load)
-    check_tokens(whole)
     cut = cut_sections(whole.text, locate=whole.locate, genuine=whole.is_template_text)
     forward = _section(whole, cut.forward)
     rollback = _section(whole, cut.rollback) if cut.rollback else None
@@ -102,6 +102,7 @@ def render_migration(
     included = [(name, load(name) or "") for name in whole.includes]
     return RenderedMigration(
         file=file,
+        text=whole.text,
         header=header,
         entry=entry,
         forward=forward,

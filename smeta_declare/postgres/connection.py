@@ -128,6 +128,7 @@ class Session:
     def __init__(self, connection: psycopg.Connection[Any], conninfo: Conninfo) -> None:
         self._connection = connection
         self.conninfo = conninfo
+        self.watched = False  # whether the server looks after us while a statement runs
 
     @property
     def pid(self) -> int:
@@ -167,11 +168,11 @@ class Session:
             raise translated(error, self._connection) from error
         return answers
 
-    def ask(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, **values: object) -> list[Answer]:
+    def ask(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object) -> list[Answer]:
         """Run one of our own texts from `sql/`, identifiers and values filled in as literals."""
         return self.run(self.compose(name, identifiers, **values))
 
-    def compose(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, **values: object) -> str:
+    def compose(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object) -> str:
         """One of our own texts with identifiers and values in their places."""
         pieces = _text(name)
         filled = {
@@ -264,14 +265,23 @@ def settings(
     }
     if session.server_version_num >= 170000:
         wanted["transaction_timeout"] = 0
+    if session.watched:
+        wanted["client_connection_check_interval"] = "2s"
     text = "".join(f"set {name} = {session.literal(value)};" for name, value in wanted.items())
     return text + (f"set role {sql.Identifier(role).as_string()};" if role else "")
+
+
+def own_session(session: Session, role: str | None) -> str:
+    """What our own statements run under, whatever a migration has set: the owner's role, nobody else's names."""
+    become = f"set role {sql.Identifier(role).as_string()};" if role else "reset role;"
+    return become + "set search_path = pg_catalog;"
 
 
 def watch_client(session: Session) -> None:
     """Let the server notice within seconds that we are gone (not supported on every system: then it is late)."""
     try:
         session.run("set client_connection_check_interval = '2s'")
+        session.watched = True
     except ServerError as error:
         if error.sqlstate != "22023":  # invalid_parameter_value: the platform cannot do it
             raise

@@ -240,9 +240,9 @@ class Server:
             raise ServerFailed(f"`{name}` is too long for a database: PostgreSQL cuts names after 63 bytes")
         admin = self.conninfo("postgres", SUPERUSER).dsn
         with self._locked(), contextlib.closing(psycopg.connect(admin, autocommit=True)) as connection:
-            if not connection.execute("select from pg_roles where rolname = %s", [OWNER]).fetchone():
+            if connection.execute("select 1 from pg_roles where rolname = %s", [OWNER]).fetchone() is None:
                 connection.execute(f"create role {OWNER} login nosuperuser nobypassrls nocreatedb createrole")
-            if not connection.execute("select from pg_database where datname = %s", [name]).fetchone():
+            if connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone() is None:
                 create = sql.SQL("create database {} owner {}")
                 connection.execute(create.format(sql.Identifier(name), sql.Identifier(OWNER)))
         return self.conninfo(name)

@@ -1,0 +1,125 @@
+"""What every command has at hand: the manifest, the project, the environ, the log."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from smeta_declare.cli.views import mask_with
+from smeta_declare.conninfo import Conninfo
+from smeta_declare.environment import Environment
+from smeta_declare.masking import Masker
+from smeta_declare.project import Project, raise_findings
+from smeta_declare.template import Secret
+
+if TYPE_CHECKING:
+    from smeta_declare.events import Event, Sink
+    from smeta_declare.manifest import Manifest
+    from smeta_declare.runner import Runner
+
+
+@dataclass
+class App:
+    """One call of smeta."""
+
+    manifest_option: str | None
+    log_option: str | None
+    environ: dict[str, str]
+    interactive: bool
+    verbose: bool
+    quiet: bool
+    run: str = field(default_factory=lambda: str(uuid.uuid4()))
+    masker: Masker = field(default_factory=Masker)
+
+    @cached_property
+    def manifest_path(self) -> Path:
+        """The manifest's file: as given, or found upwards from the working directory."""
+        from smeta_declare.manifest import find_manifest
+
+        return Path(self.manifest_option) if self.manifest_option else find_manifest(Path.cwd())
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, loaded and checked."""
+        from smeta_declare.manifest import load_manifest
+
+        return load_manifest(self.manifest_path)
+
+    @property
+    def root(self) -> Path:
+        """The directory of the manifest, which all paths in it start from."""
+        return self.manifest_path.parent.absolute()
+
+    @cached_property
+    def project(self) -> Project:
+        """The files of the project."""
+        return Project(self.root)
+
+    def resolve(self, name: str) -> Environment:
+        """An environment with all its settings; from here on its secrets are masked in everything written."""
+        from smeta_declare.resolve import resolve
+
+        environment = resolve(self.manifest, name, self.environ)
+        self.masker = Masker.of(self._secret_values(environment))
+        mask_with(self.masker)
+        return environment
+
+    def _secret_values(self, environment: Environment) -> set[str]:
+        values = set(self.secrets(environment).values())
+        if isinstance(environment.database, Conninfo):
+            values |= environment.database.secrets()
+        if "PGPASSWORD" in self.environ:
+            values.add(self.environ["PGPASSWORD"])
+        return values
+
+    def secrets(self, environment: Environment) -> dict[str, str]:
+        """The late-bound values that the environ has, by the name of their variable."""
+        names = {v.name for _, v in environment.variables if isinstance(v, Secret)}
+        return {name: self.environ[name] for name in names if name in self.environ}
+
+    def checked(self, environment: Environment) -> Environment:
+        """The same environment, its list of migrations compared with the files on disk."""
+        findings = self.project.check_files(environment, (entry.version for entry in self.manifest.entries))
+        if findings:
+            raise_findings(list(findings))
+        return environment
+
+    def sink(self) -> Sink:
+        """Tells the log and the terminal what happens."""
+        from smeta_declare.cli.progress import Progress
+        from smeta_declare.migration_log import MigrationLog
+
+        path = Path(self.log_option) if self.log_option else self.root / "migration.log"
+        log = MigrationLog(path, run=self.run, masker=self.masker)
+        progress = Progress(quiet=self.quiet, verbose=self.verbose)
+
+        def told(event: Event) -> None:
+            log(event)
+            progress(event)
+
+        return told
+
+    def runner(self, environment: Environment) -> Runner:
+        """What runs and asks for this call."""
+        from smeta_declare.runner import Runner
+
+        return Runner(
+            environment=environment,
+            project=self.project,
+            environ=self.environ,
+            secrets=self.secrets(environment),
+            run=self.run,
+            application_name=self.application_name,
+            told=self.sink(),
+        )
+
+    @property
+    def application_name(self) -> str:
+        """What the server shows of us: the tool and the run (63 bytes at most)."""
+        from smeta_declare import __version__
+
+        return f"smeta/{__version__} run={self.run}"[:63]
+

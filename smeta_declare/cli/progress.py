@@ -1,0 +1,87 @@
+"""A run as it happens, told on stderr: a line per step, a moving line where a terminal shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from smeta_declare.cli.views import is_terminal, talk
+from smeta_declare.events import (
+    BackupSkipped,
+    BackupTaken,
+    Event,
+    MigrationDone,
+    MigrationStarted,
+    Noticed,
+    RunFinished,
+    RunnerWaited,
+    RunStarted,
+    StatementDone,
+    StepCommitted,
+    StepRetried,
+)
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+@dataclass
+class Progress:
+    """Tells a person about events."""
+
+    quiet: bool
+    verbose: bool
+    _live: Any = field(default=None, repr=False)
+
+    def __call__(self, event: Event) -> None:
+        if self.quiet:
+            return
+        match event:
+            case RunnerWaited():
+                self._show(f"waiting for another runner: {event.holder}")
+            case BackupTaken():
+                talk(f"backup   {event.file} ({event.size:,} bytes, {event.duration_ms} ms)")
+            case BackupSkipped():
+                talk(f"backup   left out: {event.reason}")
+            case MigrationStarted():
+                part = f" (step {event.position + 1} of {event.steps})" if event.steps > 1 else ""
+                self._show(f"{_verb(event.direction)} {event.version}{part}")
+            case StatementDone() if self.verbose:
+                talk(f"         {event.summary} ({event.duration_ms} ms)")
+            case MigrationDone():
+                part = f" step {event.position + 1} of {event.steps}," if event.steps > 1 else ""
+                noun = "statement" if event.statements == 1 else "statements"
+                talk(f"ran      {event.version}:{part} {event.statements} {noun}, {event.duration_ms} ms")
+            case StepRetried():
+                talk(
+                    f"retry    {event.step}: {event.reason}; try {event.attempt} of {event.of}, "
+                    f"again in {event.wait_ms} ms"
+                )
+            case StepCommitted():
+                talk(f"commit   {event.step} ({event.duration_ms} ms)")
+            case Noticed() if event.severity == "WARNING" or self.verbose:
+                talk(f"{event.severity.lower():8} {event.message}")
+            case RunStarted() | RunFinished():
+                self._stop()
+            case _:
+                pass
+
+    def _show(self, text: str) -> None:
+        if not is_terminal():
+            return
+        if self._live is None:
+            from rich.console import Console
+
+            live: Status = Console(stderr=True).status(text)
+            live.start()
+            self._live = live
+        self._live.update(text)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _verb(direction: str) -> str:
+    return "applying" if direction == "forward" else "rolling back"

@@ -1,0 +1,75 @@
+"""`smeta render`: the SQL of an environment, to read, to pipe, to commit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from smeta_declare.cli import options
+from smeta_declare.cli.app import App
+from smeta_declare.cli.views import answer, talk
+from smeta_declare.environment import Environment
+from smeta_declare.errors import SmetaError
+from smeta_declare.project import Project
+
+
+class RenderStale(SmetaError):
+    """The files that were rendered are not what rendering gives now."""
+
+    code = "render-stale"
+
+
+def rendered_files(project: Project, environment: Environment) -> dict[str, str]:
+    """The whole text of every migration by file name, forward, rollback and validation sections in place."""
+    project.render_all(environment, environment.migrations)
+    return {
+        f"{entry.version}.sql": project.rendered(environment, entry).text for entry in environment.migrations
+    }
+
+
+def stale_files(files: dict[str, str], directory: Path) -> list[str]:
+    """Which files of a directory are missing, different, or not rendered any more."""
+    on_disk = {p.name: p.read_text(encoding="utf-8") for p in directory.glob("*.sql")}
+    return sorted(name for name in files.keys() | on_disk.keys() if files.get(name) != on_disk.get(name))
+
+
+def write_files(files: dict[str, str], directory: Path) -> None:
+    """Write what changed, and remove rendered files of migrations that are gone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in stale_files(files, directory):
+        if name in files:
+            (directory / name).write_text(files[name], encoding="utf-8", newline="\n")
+        else:
+            (directory / name).unlink()
+
+
+@click.command()
+@options.environment
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write a file per migration.")
+@click.option("--check", is_flag=True, help="With --out: write nothing, leave with 1 where the files are stale.")
+@click.pass_obj
+def command(app: App, /, environment: str, out: Path | None, *, check: bool) -> None:
+    """Show or write the SQL of an environment; no database is asked, secrets are named only."""
+    if check and out is None:
+        raise click.UsageError("--check needs --out DIR: the directory to compare with")
+    resolved = app.checked(app.resolve(environment))
+    files = rendered_files(app.project, resolved)
+    if out is None:
+        answer("\n".join(text.rstrip("\n") + "\n" for text in files.values()).rstrip("\n"))
+    elif check:
+        if out.resolve() == app.project.directory(resolved).resolve():
+            raise click.UsageError("--out names the migrations themselves")
+        if stale := stale_files(files, out):
+            raise RenderStale(
+                f"{len(stale)} rendered files in {out} are stale",
+                detail=stale,
+                hint=f"run `smeta render --env {environment} --out {out}` and commit the result",
+            )
+        talk(f"{out} is up to date")
+    else:
+        if out.resolve() == app.project.directory(resolved).resolve():
+            raise click.UsageError("--out names the migrations themselves")
+        write_files(files, out)
+        talk(f"{len(files)} files in {os.path.relpath(out)}")

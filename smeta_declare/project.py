@@ -1,0 +1,128 @@
+"""The files of a project: migrations read from disk, confined to their directory, rendered when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smeta_declare.diagnostics import Diagnostic, Location, Severity
+from smeta_declare.environment import Environment, MigrationEntry
+from smeta_declare.errors import InvalidInput, InvalidMigration
+from smeta_declare.migration import MigrationFile
+from smeta_declare.rendering import RenderedMigration, render_migration
+from smeta_declare.template import normalise
+
+LARGEST = 64 * 1024 * 1024  # bytes of one migration file
+
+
+@dataclass(slots=True)
+class Project:
+    """A checkout: the directory of the manifest and what lies below it."""
+
+    root: Path
+    _rendered: dict[tuple[str, str], RenderedMigration] = field(default_factory=dict)
+
+    def directory(self, environment: Environment) -> Path:
+        """Where the migrations lie."""
+        return self.root / environment.migrations_directory
+
+    def read(self, environment: Environment, version: str) -> MigrationFile:
+        """The file of a version; InvalidMigration where it is missing, too large or not UTF-8."""
+        shown = f"{environment.migrations_directory}/{version}.sql"
+        source = self._text(self.directory(environment), f"{version}.sql", shown)
+        if source is None:
+            raise InvalidMigration(f"there is no {shown}", hint="`smeta new` writes one; or remove it from the list")
+        return MigrationFile(version=version, path=shown, source=normalise(source))
+
+    def rendered(self, environment: Environment, entry: MigrationEntry) -> RenderedMigration:
+        """A migration rendered for an environment."""
+        key = (environment.name, entry.version)
+        if key not in self._rendered:
+            directory = self.directory(environment)
+            self._rendered[key] = render_migration(
+                self.read(environment, entry.version),
+                entry,
+                environment.template_variables(),
+                lambda name: self._text(directory, name, f"{environment.migrations_directory}/{name}"),
+            )
+        return self._rendered[key]
+
+    def render_all(self, environment: Environment, entries: Iterable[MigrationEntry]) -> None:
+        """Render many, so that the mistakes of all files are told at once (InvalidMigration)."""
+        findings: list[Diagnostic] = []
+        for entry in entries:
+            try:
+                self.rendered(environment, entry)
+            except InvalidInput as error:
+                findings += error.findings or [as_finding(error)]
+        if findings:
+            raise_findings(findings)
+
+    def check_files(self, environment: Environment, listed: Iterable[str]) -> tuple[Diagnostic, ...]:
+        """What is wrong between the list of the manifest and the files on disk."""
+        directory = self.directory(environment)
+        shown = environment.migrations_directory
+        present = {p.stem for p in directory.glob("*.sql")} if directory.is_dir() else set()
+        listed = list(listed)
+        return tuple(
+            [
+                Diagnostic(
+                    code="migration-missing",
+                    severity=Severity.HIGH,
+                    message=f"{version} is listed in the manifest, and there is no {shown}/{version}.sql",
+                    object=version,
+                    hint=f"write it with `smeta new`, or remove {version} from migrations.apply",
+                )
+                for version in listed
+                if version not in present
+            ]
+            + [
+                Diagnostic(
+                    code="migration-unlisted",
+                    severity=Severity.HIGH,
+                    message=f"{shown}/{version}.sql is on disk, and migrations.apply does not list it",
+                    object=version,
+                    location=Location(file=f"{shown}/{version}.sql", line=1),
+                    hint=f"add `- {version}` to migrations.apply at its place, or move the file away",
+                )
+                for version in sorted(present - set(listed))
+            ]
+        )
+
+    def _text(self, directory: Path, name: str, shown: str) -> str | None:
+        """A file below the directory; None where there is none. Links may not lead out of the project."""
+        path = (directory / name).resolve()
+        if not path.is_relative_to(directory.resolve()) or not path.is_file():
+            return None
+        if path.stat().st_size > LARGEST:
+            raise InvalidMigration(
+                f"{shown} is larger than {LARGEST // 2**20} MiB", hint="load data with psql or a batch job"
+            )
+        data = path.read_bytes()
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise InvalidMigration(
+                f"{shown} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}",
+                location=Location(file=shown, line=line),
+                hint="save it in UTF-8",
+            ) from error
+
+
+def as_finding(error: InvalidInput) -> Diagnostic:
+    """An error as a finding, so that several can be told together."""
+    return Diagnostic(
+        code=error.code,
+        severity=Severity.HIGH,
+        message=error.message,
+        location=error.location,
+        hint=error.hint,
+    )
+
+
+def raise_findings(findings: list[Diagnostic]) -> None:
+    """One InvalidMigration for all of them."""
+    noun = "mistake" if len(findings) == 1 else "mistakes"
+    raise InvalidMigration(f"{len(findings)} {noun} in the migrations", findings=findings)

@@ -1,0 +1,145 @@
+"""What is told about a database and a project, as data: status, history, verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from smeta_declare.environment import Environment, MigrationEntry
+from smeta_declare.errors import InvalidInput
+from smeta_declare.integrity import Change, find_change
+from smeta_declare.migration import MigrationFile
+from smeta_declare.rendering import RenderedMigration
+from smeta_declare.run import AppliedMigration, History
+
+STATUS_FORMAT = "smeta.status/1"
+State = Literal["applied", "pending", "partial", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationStatus:
+    """One line of `smeta status`."""
+
+    version: str
+    state: State
+    applied_at: str | None = None
+    applied_by: str | None = None
+    change: Change | None = None
+    problem: str | None = None  # the file cannot be read or rendered
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a database is, compared with the manifest."""
+
+    environment: str
+    database: str
+    migrations: tuple[MigrationStatus, ...]
+
+    def count(self, state: State) -> int:
+        """How many migrations are in a state."""
+        return sum(m.state == state for m in self.migrations)
+
+    @property
+    def total(self) -> int:
+        """How many migrations the manifest lists for the environment."""
+        return len(self.migrations) - self.count("unknown")
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is pending, half done, unknown or changed."""
+        return all(m.state == "applied" and not _bad(m) for m in self.migrations)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status in the published form."""
+        return {
+            "format": STATUS_FORMAT,
+            "environment": self.environment,
+            "database": self.database,
+            "total": self.total,
+            "applied": self.count("applied"),
+            "pending": self.count("pending"),
+            "partial": self.count("partial"),
+            "unknown": self.count("unknown"),
+            "migrations": [
+                {
+                    "version": m.version,
+                    "state": m.state,
+                    "applied_at": m.applied_at,
+                    "applied_by": m.applied_by,
+                    "changed": m.change.kind if m.change else None,
+                    "diff": list(m.change.diff) if m.change else [],
+                    "problem": m.problem,
+                    "note": m.note,
+                }
+                for m in self.migrations
+            ],
+        }
+
+
+def _bad(line: MigrationStatus) -> bool:
+    return line.problem is not None or (line.change is not None and line.change.kind == "meaning")
+
+
+def build_status(
+    environment: Environment,
+    history: History,
+    database: str,
+    read: Callable[[str], MigrationFile],
+    rendered: Callable[[MigrationEntry], RenderedMigration],
+) -> Status:
+    """Compare list, files and history. Files that are byte for byte what was applied are not parsed again."""
+    partial = {p.version: p for p in history.partial}
+    lines = []
+    for entry in environment.migrations:
+        row = history.find(entry.version)
+        half = partial.get(entry.version)
+        if half:
+            way = "" if half.direction == "forward" else " of the way back"
+            note = f"step {len(half.done)} of {half.steps}{way} is done; run the same command again"
+            lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
+        elif row:
+            lines.append(_applied(row, *compare(row, entry, environment, read, rendered)))
+        else:
+            lines.append(MigrationStatus(version=entry.version, state="pending"))
+    listed = {e.version for e in environment.migrations}
+    for row in history.applied:
+        if row.version not in listed:
+            lines.append(
+                MigrationStatus(
+                    version=row.version,
+                    state="unknown",
+                    applied_at=row.applied_at.isoformat(timespec="seconds"),
+                    applied_by=row.applied_by,
+                    note="applied, and not listed in the manifest",
+                )
+            )
+    return Status(environment=environment.name, database=database, migrations=tuple(lines))
+
+
+def compare(
+    row: AppliedMigration,
+    entry: MigrationEntry,
+    environment: Environment,
+    read: Callable[[str], MigrationFile],
+    rendered: Callable[[MigrationEntry], RenderedMigration],
+) -> tuple[Change | None, str | None]:
+    """What changed in the file of an applied migration, or why that cannot be said."""
+    try:
+        return find_change(row, read(row.version), environment, lambda: rendered(entry)), None
+    except InvalidInput as error:
+        place = f" ({error.location})" if error.location else ""
+        return None, f"{error.message}{place}"
+
+
+def _applied(row: AppliedMigration, change: Change | None, problem: str | None) -> MigrationStatus:
+    return MigrationStatus(
+        version=row.version,
+        state="applied",
+        applied_at=row.applied_at.isoformat(timespec="seconds"),
+        applied_by=row.applied_by,
+        change=change,
+        problem=problem,
+    )

@@ -1,0 +1,253 @@
+"""From a resolved environment to a finished run: connect, lock, plan from what is there, back up, execute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from smeta_declare.backup import dump, store
+from smeta_declare.backup.policy import BackupPolicy
+from smeta_declare.backup.store import BackupRecord
+from smeta_declare.environment import Environment
+from smeta_declare.errors import Refused, SmetaError
+from smeta_declare.events import BackupTaken, Noticed, RunnerWaited, Sink
+from smeta_declare.executor import RunResult, ask, check_secrets, execute
+from smeta_declare.integrity import Change
+from smeta_declare.plan import BackupStep, Plan
+from smeta_declare.planner import check_question, plan_apply, plan_rollback
+from smeta_declare.postgres.binaries import all_binaries
+from smeta_declare.postgres.connection import Session
+from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.target import opened, refuse_unless_writable
+from smeta_declare.project import Project
+from smeta_declare.rendering import questions, section_of
+from smeta_declare.report import Status, build_status, compare
+from smeta_declare.run import History, Target
+from smeta_declare.template import Rendered
+
+
+class MigrationChanged(Refused):
+    """A migration means something else than what was applied."""
+
+    code = "migration-changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """One question asked again: what it is called, and why its answer is wrong (None: it is right)."""
+
+    name: str
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Everything a run needs besides the database."""
+
+    environment: Environment
+    project: Project
+    environ: Mapping[str, str]
+    secrets: Mapping[str, str]
+    run: str
+    application_name: str
+    told: Sink
+
+    @contextmanager
+    def connected(self) -> Iterator[Journal]:
+        """The journal of the environment's database."""
+        with opened(
+            self.environment, self.project.root, self.environ, application_name=self.application_name
+        ) as journal:
+            journal.session.on_notice(lambda severity, text: self.told(Noticed(severity=severity, message=text)))
+            yield journal
+
+    # looking
+
+    def status(self, journal: Journal) -> Status:
+        """How far the database is."""
+        target, history = journal.state()
+        return build_status(
+            self.environment,
+            history,
+            target.database,
+            lambda version: self.project.read(self.environment, version),
+            lambda entry: self.project.rendered(self.environment, entry),
+        )
+
+    def plan_forward(self, journal: Journal, *, to: str | None = None, backup: bool = True) -> tuple[Plan, History]:
+        """The plan of `apply`, from what is there now. Changes nothing."""
+        target, history = journal.state()
+        self._check_unchanged(history)
+        self.project.render_all(
+            self.environment, [e for e in self.environment.migrations if not history.find(e.version)]
+        )
+        plan = plan_apply(
+            self.environment,
+            history,
+            target,
+            lambda entry: self.project.rendered(self.environment, entry),
+            to=to,
+            backup=backup,
+        )
+        return plan, history
+
+    def plan_back(
+        self, journal: Journal, *, count: int = 1, to: str | None = None, backup: bool = True
+    ) -> tuple[Plan, History]:
+        """The plan of `rollback`."""
+        target, history = journal.state()
+        return plan_rollback(self.environment, history, target, count=count, to=to, backup=backup), history
+
+    def changes(self, history: History) -> list[Change]:
+        """What became of the files of applied migrations."""
+        found = []
+        for entry in self.environment.migrations:
+            if row := history.find(entry.version):
+                change, _ = compare(
+                    row,
+                    entry,
+                    self.environment,
+                    lambda version: self.project.read(self.environment, version),
+                    lambda entry: self.project.rendered(self.environment, entry),
+                )
+                found += [change] if change else []
+        return found
+
+    def _check_unchanged(self, history: History) -> None:
+        changed = [c for c in self.changes(history) if c.kind == "meaning"]
+        if changed:
+            raise MigrationChanged(
+                "; ".join(str(c) for c in changed),
+                detail=[line for c in changed for line in c.diff],
+                hint="put the file back as it was applied, and write the change as a new migration",
+            )
+
+    # doing
+
+    def apply(
+        self,
+        journal: Journal,
+        *,
+        to: str | None = None,
+        backup: bool = True,
+        wait_ms: int,
+        agreed: Callable[[Plan], None] = lambda _plan: None,
+    ) -> tuple[Plan, RunResult | None]:
+        """Apply what is pending; None as the result where nothing was."""
+        return self._locked(
+            journal, wait_ms, lambda: self.plan_forward(journal, to=to, backup=backup), agreed
+        )
+
+    def roll_back(
+        self,
+        journal: Journal,
+        *,
+        count: int = 1,
+        to: str | None = None,
+        backup: bool = True,
+        wait_ms: int,
+        agreed: Callable[[Plan], None] = lambda _plan: None,
+    ) -> tuple[Plan, RunResult | None]:
+        """Undo the last `count` migrations, or all after `to`."""
+        return self._locked(
+            journal, wait_ms, lambda: self.plan_back(journal, count=count, to=to, backup=backup), agreed
+        )
+
+    def _locked(
+        self,
+        journal: Journal,
+        wait_ms: int,
+        planned: Callable[[], tuple[Plan, History]],
+        agreed: Callable[[Plan], None],
+    ) -> tuple[Plan, RunResult | None]:
+        """Plan under the lock, so that what is planned is what is run."""
+        target, _ = journal.state()
+        refuse_unless_writable(journal, in_recovery=target.in_recovery)
+        journal.lock(wait_ms, lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)))
+        try:
+            plan, history = planned()
+            agreed(plan)
+            if plan.empty:
+                return plan, None
+            check_secrets(plan, self.secrets)
+            result = execute(
+                plan,
+                self.environment,
+                journal,
+                history,
+                secrets=self.secrets,
+                run=self.run,
+                told=self.told,
+                back_up=lambda step: self._back_up(journal.session, step),
+            )
+            return plan, result
+        finally:
+            if journal.session.usable and not journal.session.in_transaction:
+                journal.unlock()
+
+    def _back_up(self, session: Session, step: BackupStep) -> None:
+        self.back_up(session, step.policy, step.label)
+
+    def back_up(self, session: Session, policy: BackupPolicy, label: str) -> BackupRecord:
+        """Take a backup of the session's database by a policy, named after a version."""
+        begun = time.monotonic()
+        chosen = dump.choose_pg_dump(
+            session.server_version_num, all_binaries(self.environ), override=self.environ.get("SMETA_PG_DUMP")
+        )
+        record = dump.take(
+            policy,
+            conninfo=session.parameters(),
+            pg_dump=chosen,
+            target=self.project.root / self.environment.backups_directory,
+            name=store.backup_name(label, datetime.now(UTC)),
+            timeout_ms=self.environment.timeouts.concurrent_ms,
+            role=self.environment.role,
+            environ=self.environ,
+        )
+        self.told(
+            BackupTaken(
+                file=f"{self.environment.backups_directory}/{record.file}",
+                size=record.size,
+                duration_ms=int((time.monotonic() - begun) * 1000),
+            )
+        )
+        return record
+
+    # asking again
+
+    def verify(self, journal: Journal) -> tuple[Target, list[Verification]]:
+        """Ask the kept validations of applied migrations, the declared checks and the checksums again.
+
+        In one read-only transaction that is rolled back.
+        """
+        target, history = journal.state()
+        found = [
+            Verification(name=f"{c.version} file", failure=None if c.kind == "comments" else str(c))
+            for c in self.changes(history)
+        ]
+        asked = [
+            question
+            for row in history.applied
+            if row.validation_sql
+            for question in questions(
+                section_of(Rendered.kept(row.validation_sql, name=f"validation of {row.version}")), row.version
+            )
+        ]
+        asked += [check_question(check) for check in self.environment.checks]
+        journal.session.run("begin read only; reset search_path")
+        for question in asked:
+            journal.session.run("savepoint smeta_verify")
+            try:
+                ask(journal.session, question, self.secrets)
+                found.append(Verification(name=question.name))
+            except SmetaError as error:
+                if not journal.session.usable:
+                    raise
+                found.append(Verification(name=question.name, failure=f"{error.message} ({error.location})"))
+            journal.session.run("rollback to savepoint smeta_verify")
+        journal.session.run("rollback")
+        return target, found
