@@ -25,7 +25,10 @@ class Conninfo:
         """The parameters the string gives, decoded; {} where it cannot be read (libpq will say why)."""
         if re.match(r"postgres(ql)?://", self.dsn):
             return _from_url(self.dsn)
-        return {m[1]: re.sub(r"\\(.)", r"\1", m[2] if m[2] is not None else m[3]) for m in _PAIR.finditer(self.dsn)}
+        return {
+            m[1]: re.sub(r"\\(.)", r"\1", m[2] if m[2] is not None else m[3])
+            for m in _PAIR.finditer(self.dsn)
+        }
 
     def secrets(self) -> frozenset[str]:
         """Every text that must not be written anywhere: passwords as given and as decoded."""

@@ -39,7 +39,8 @@ from smeta_declare.secrets import Sendable, sendable
 
 # What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
 _CLEAN = (
-    "reset session authorization; reset role; reset all; close all; deallocate all; discard sequences; discard temp;"
+    "reset session authorization; reset role; reset all;"
+    "close all; deallocate all; discard sequences; discard temp;"
 )
 
 
@@ -149,7 +150,9 @@ class _Run:
             self.journal.create()
         target, now = self.journal.state()
         if now.id is None or (history.id is not None and now.digest() != history.digest()):
-            raise StateChanged("the history changed while the run was being prepared", hint="run the command again")
+            raise StateChanged(
+                "the history changed while the run was being prepared", hint="run the command again"
+            )
         self.history_id = now.id
         self.journal.open_run(self.id, self.plan)
         self.told(
@@ -196,10 +199,16 @@ class _Run:
                         detail=missed.cause.detail,
                         hint="somebody holds the table: try later, or allow more with locks.timeout and locks.retries",
                     ) from missed.cause
-                wait = min(locks.max_backoff_ms, locks.backoff_ms * 2 ** (number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 # jitter
+                wait = min(locks.max_backoff_ms, locks.backoff_ms * 2 ** (number - 1)) * random.uniform(
+                    0.5, 1.0
+                )
                 self.told(
                     StepRetried(
-                        step=name, attempt=number, of=locks.attempts, wait_ms=int(wait), reason=missed.cause.message
+                        step=name,
+                        attempt=number,
+                        of=locks.attempts,
+                        wait_ms=int(wait),
+                        reason=missed.cause.message,
                     )
                 )
                 time.sleep(wait / 1000)
@@ -224,7 +233,9 @@ class _Run:
     def _check_ours(self, transaction: str) -> None:
         held, now = self.journal.still_ours()
         if not held or now != transaction:
-            what = "the runner's lock is gone" if not held else "the transaction is not the one that was begun"
+            what = (
+                "the runner's lock is gone" if not held else "the transaction is not the one that was begun"
+            )
             raise TransactionEnded(
                 f"{what}: a statement of this step ended it",
                 hint="no statement may commit, roll back or release all advisory locks; look for CALL and DO blocks",
@@ -323,9 +334,7 @@ class _Run:
         ready = sendable(statement, self.secrets, self.session.literal)
         with self._statement(ready):
             self.session.run(ready.text)
-        self.told(
-            StatementDone(version=work.version, summary=statement.summary, duration_ms=_since(begun))
-        )
+        self.told(StatementDone(version=work.version, summary=statement.summary, duration_ms=_since(begun)))
 
     def _ask(self, question: Question) -> None:
         """Ask a question inside the open transaction: read only, and row security may not filter the answer."""
@@ -361,7 +370,11 @@ class _Run:
         if not isinstance(error, SmetaError):
             if not isinstance(error, KeyboardInterrupt):
                 return error
-            error = StoppedHalfway("interrupted") if self.committed else Retryable("interrupted", hint="run it again")
+            error = (
+                StoppedHalfway("interrupted")
+                if self.committed
+                else Retryable("interrupted", hint="run it again")
+            )
         if error.changed:
             return error
         if not self.committed:
@@ -387,9 +400,7 @@ class _LockMissed(Exception):
         self.cause, self.location = cause, location
 
 
-def failure(
-    error: ServerError, sent: Sendable | None, location: Location | None, where: str
-) -> SmetaError:
+def failure(error: ServerError, sent: Sendable | None, location: Location | None, where: str) -> SmetaError:
     """The error of a statement, in the words of the template."""
     statement = (f"statement: {sent.shown}",) if sent else ()
     detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")

@@ -35,11 +35,13 @@ class Change:
     def __str__(self) -> str:
         match self.kind:
             case "comments":
-                return f"{self.version}: comments or layout changed since it was applied; the SQL means the same"
+                return (
+                    f"{self.version}: comments or layout changed since it was applied; the SQL means the same"
+                )
             case "meaning":
                 return f"{self.version} was changed after it was applied"
             case "rollback":
-                return f"{self.version}: the rollback section changed; `smeta rollback` uses the one kept in the database"
+                return f"{self.version}: the rollback section changed; rollback uses the one kept in the database"
             case "validation":
                 return f"{self.version}: the validation section changed since it was applied"
 
@@ -58,14 +60,19 @@ def find_change(
         return None
     if not _means_the_same(row, now):
         diff = difflib.unified_diff(
-            row.forward_sql.splitlines(), now.forward.text.splitlines(), "applied", file.path, lineterm="", n=1
+            row.forward_sql.splitlines(),
+            now.forward.text.splitlines(),
+            "applied",
+            file.path,
+            lineterm="",
+            n=1,
         )
         return Change(version=row.version, kind="meaning", diff=tuple(diff))
     if not _same(row.rollback_sql, now.rollback.text if now.rollback else None):
         return Change(version=row.version, kind="rollback")
-    if row.details.get("validation_meaning") != section_meaning(now.validation, now.validations) and not _same(
-        row.validation_sql, now.validation.text if now.validation else None
-    ):
+    if row.details.get("validation_meaning") != section_meaning(
+        now.validation, now.validations
+    ) and not _same(row.validation_sql, now.validation.text if now.validation else None):
         return Change(version=row.version, kind="validation")
     return Change(version=row.version, kind="comments")
 

@@ -23,7 +23,11 @@ class Masker:
         for value in values:
             if value:
                 found |= {value, quote(value, safe=""), quote(value), value.replace("'", "''")}
-                found |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+                found |= {
+                    json.dumps(value)[1:-1],
+                    json.dumps(value, ensure_ascii=False)[1:-1],
+                    repr(value)[1:-1],
+                }
         return cls(tuple(sorted(found, key=len, reverse=True)))
 
     def __call__(self, text: str) -> str:

@@ -13,9 +13,12 @@ from smeta_declare.errors import InvalidMigration
 _MARKER = re.compile(r"^[ \t]*--[ \t]*(ROLLBACK|VALIDATION)_(START|END)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 # A marker that is nearly right would make a rollback part of the way forward: refused, not ignored.
 _NEARLY = re.compile(
-    r"^[ \t]*-*[ \t]*(ROLLBACK|VALIDATION)[ \t_-]*(START|BEGIN|END|STOP)[ \t:;.-]*$", re.MULTILINE | re.IGNORECASE
+    r"^[ \t]*-*[ \t]*(ROLLBACK|VALIDATION)[ \t_-]*(START|BEGIN|END|STOP)[ \t:;.-]*$",
+    re.MULTILINE | re.IGNORECASE,
 )
-_HEADER = re.compile(r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_HEADER = re.compile(
+    r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE
+)
 _BLANK_OR_COMMENT = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 
 
@@ -115,11 +118,15 @@ def cut_sections(
                     f"close it first with -- {opened[1].upper()}_END",
                 )
             if name in ranges:
-                raise refuse(marker.start(1), f"a second {name}_START", "keep one section of each kind in a file")
+                raise refuse(
+                    marker.start(1), f"a second {name}_START", "keep one section of each kind in a file"
+                )
             opened = marker
             outside.append(marker.start())
         elif not opened or opened[1].upper() != name:
-            raise refuse(marker.start(1), f"{name}_END without {name}_START", "add the line that opens the section")
+            raise refuse(
+                marker.start(1), f"{name}_END without {name}_START", "add the line that opens the section"
+            )
         else:
             ranges[name] = (opened.end(), marker.start())
             opened = None
@@ -142,4 +149,3 @@ def cut_sections(
     return Sections(
         forward=(0, outside[1]), rollback=ranges.get("ROLLBACK"), validation=ranges.get("VALIDATION")
     )
-

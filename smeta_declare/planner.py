@@ -127,7 +127,9 @@ def plan_rollback(
                 hint="write a new migration that undoes it",
             )
         section = section_of(Rendered.kept(text, name=f"rollback of {version}", secrets=secrets))
-        timeouts = next((e.timeouts for e in environment.migrations if e.version == version), environment.timeouts)
+        timeouts = next(
+            (e.timeouts for e in environment.migrations if e.version == version), environment.timeouts
+        )
         works = _works(
             version,
             "rollback",
@@ -159,7 +161,9 @@ def _unfinished_texts(
     found: list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]] = []
     for partial in unfinished:
         kept = history.rollback_texts.get(partial.version)
-        found.append((partial.version, kept.text if kept else None, _slots(kept.secrets if kept else ()), partial))
+        found.append(
+            (partial.version, kept.text if kept else None, _slots(kept.secrets if kept else ()), partial)
+        )
     return found
 
 
@@ -185,13 +189,13 @@ def _refuse_open(history: History, direction: Direction) -> None:
             )
 
 
-def _pending(
-    environment: Environment, history: History, to: str | None
-) -> list[tuple[MigrationEntry, bool]]:
+def _pending(environment: Environment, history: History, to: str | None) -> list[tuple[MigrationEntry, bool]]:
     """The migrations to apply, each with whether a later one is applied already."""
     entries = environment.migrations
     if to is not None and to not in {e.version for e in entries}:
-        raise UsageError(f"no migration {to} in environment {environment.name}", hint="`smeta status` lists them")
+        raise UsageError(
+            f"no migration {to} in environment {environment.name}", hint="`smeta status` lists them"
+        )
     applied = {row.version for row in history.applied}
     last = max((i for i, e in enumerate(entries) if e.version in applied), default=-1)
     pending = []
@@ -303,7 +307,9 @@ def _rows_back(history: History, count: int, to: str | None) -> list[AppliedMigr
     if to is None:
         return rows[:count]
     if history.find(to) is None:
-        raise UsageError(f"{to} is not applied, so there is no way back to it", hint="`smeta status` lists what is")
+        raise UsageError(
+            f"{to} is not applied, so there is no way back to it", hint="`smeta status` lists what is"
+        )
     index = next(i for i, row in enumerate(rows) if row.version == to)
     return rows[:index]
 

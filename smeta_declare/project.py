@@ -32,7 +32,9 @@ class Project:
         shown = f"{environment.migrations_directory}/{version}.sql"
         source = self._text(self.directory(environment), f"{version}.sql", shown)
         if source is None:
-            raise InvalidMigration(f"there is no {shown}", hint="`smeta new` writes one; or remove it from the list")
+            raise InvalidMigration(
+                f"there is no {shown}", hint="`smeta new` writes one; or remove it from the list"
+            )
         return MigrationFile(version=version, path=shown, source=normalise(source))
 
     def rendered(self, environment: Environment, entry: MigrationEntry) -> RenderedMigration:

@@ -178,7 +178,9 @@ def _expectation(comments: Iterable[Comment], rendered: Rendered) -> Expectation
         if match := _EXPECT.fullmatch(comment.text):
             place = rendered.locate(comment.start)
             if seen:
-                raise InvalidMigration("two expectations for one query", location=place, hint="keep one of them")
+                raise InvalidMigration(
+                    "two expectations for one query", location=place, hint="keep one of them"
+                )
             try:
                 found, seen = Expectation.parse(match[1]), True
             except ValueError as error:

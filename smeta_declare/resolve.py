@@ -219,6 +219,8 @@ def _recheck(
     if not work.replaced:
         return
     resolved = {**top, "environments": {work.name: nested(leaves)}}
+    if not any(place[0] == "migrations" for place in work.used):
+        resolved.pop("migrations", None)  # nothing in the long list has changed
     origins = {("environments", work.name, *path): leaf.place for path, leaf in leaves.items() if leaf.place}
     for path, leaf in leaves.items():
         if isinstance(leaf.value, list) and leaf.place:

@@ -28,7 +28,9 @@ class AppliedMigration:
     forward_sql: str
     rollback_sql: str | None
     validation_sql: str | None
-    details: Mapping[str, Any] = field(default_factory=dict)  # meanings of the other sections, secrets' places
+    details: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # meanings of the other sections, secrets' places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,9 @@ class PartialMigration:
     round: int
     steps: int
     done: Mapping[int, str]  # position → digest of the text that ran
-    started: Mapping[int, str] = field(default_factory=dict)  # autocommit steps begun and not known to be finished
+    started: Mapping[int, str] = field(
+        default_factory=dict
+    )  # autocommit steps begun and not known to be finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,9 @@ class History:
     rounds: Mapping[tuple[str, Direction], int] = field(default_factory=dict)
     partial: tuple[PartialMigration, ...] = ()
     open_runs: tuple[OpenRun, ...] = ()
-    rollback_texts: Mapping[str, KeptRollback] = field(default_factory=dict)  # of rollbacks that are half done
+    rollback_texts: Mapping[str, KeptRollback] = field(
+        default_factory=dict
+    )  # of rollbacks that are half done
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""
@@ -87,7 +93,9 @@ class History:
             "id": self.id,
             "applied": [(row.version, row.checksum) for row in self.applied],
             "rounds": sorted((v, d, n) for (v, d), n in self.rounds.items()),
-            "partial": sorted((p.version, p.direction, p.round, sorted(p.done.items())) for p in self.partial),
+            "partial": sorted(
+                (p.version, p.direction, p.round, sorted(p.done.items())) for p in self.partial
+            ),
         }
         return hashlib.sha256(json.dumps(state, separators=(",", ":")).encode()).hexdigest()
 

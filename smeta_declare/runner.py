@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
@@ -62,7 +61,9 @@ class Runner:
         with opened(
             self.environment, self.project.root, self.environ, application_name=self.application_name
         ) as journal:
-            journal.session.on_notice(lambda severity, text: self.told(Noticed(severity=severity, message=text)))
+            journal.session.on_notice(
+                lambda severity, text: self.told(Noticed(severity=severity, message=text))
+            )
             yield journal
 
     # looking
@@ -78,7 +79,9 @@ class Runner:
             lambda entry: self.project.rendered(self.environment, entry),
         )
 
-    def plan_forward(self, journal: Journal, *, to: str | None = None, backup: bool = True) -> tuple[Plan, History]:
+    def plan_forward(
+        self, journal: Journal, *, to: str | None = None, backup: bool = True
+    ) -> tuple[Plan, History]:
         """The plan of `apply`, from what is there now. Changes nothing."""
         target, history = journal.state()
         self._check_unchanged(history)
@@ -234,7 +237,8 @@ class Runner:
             for row in history.applied
             if row.validation_sql
             for question in questions(
-                section_of(Rendered.kept(row.validation_sql, name=f"validation of {row.version}")), row.version
+                section_of(Rendered.kept(row.validation_sql, name=f"validation of {row.version}")),
+                row.version,
             )
         ]
         asked += [check_question(check) for check in self.environment.checks]

@@ -60,6 +60,4 @@ def sendable(
         added += len(filled) - (slot.end - slot.start)
         shifts.append((size, added))
         last = slot.end
-    return Sendable(
-        statement=statement, text="".join([*pieces, statement.text[last:]]), shifts=tuple(shifts)
-    )
+    return Sendable(statement=statement, text="".join([*pieces, statement.text[last:]]), shifts=tuple(shifts))

@@ -38,7 +38,9 @@ class Expectation:
             return cls(kind="rows", comparison=operator, number=int(m[2]))  # type: ignore[arg-type] # the regular expression allows only these
         if m := _VALUE.fullmatch(text):
             return cls(kind="value", value=m[1].strip().strip("'"))
-        raise ValueError(f"`{text}` is no expectation; write `rows = 3`, `rows >= 1`, `empty`, `value = 0` or `true`")
+        raise ValueError(
+            f"`{text}` is no expectation; write `rows = 3`, `rows >= 1`, `empty`, `value = 0` or `true`"
+        )
 
     def __str__(self) -> str:
         match self.kind:
@@ -63,7 +65,11 @@ class Expectation:
                     "<": len(rows) < self.number,
                     "<>": len(rows) != self.number,
                 }[self.comparison]
-                return None if holds else f"expected {self}, got {len(rows)} {'row' if len(rows) == 1 else 'rows'}"
+                return (
+                    None
+                    if holds
+                    else f"expected {self}, got {len(rows)} {'row' if len(rows) == 1 else 'rows'}"
+                )
             case "value":
                 if len(rows) != 1 or len(columns) != 1:
                     return f"expected one row with one column, got {len(rows)} × {len(columns)}"

@@ -26,7 +26,7 @@ _TRUTH = re.compile(r"true|false")
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,14})", re.ASCII)
 _NOTHING = re.compile(r"null|~|")
 # What YAML forbids, and the line breaks that only YAML 1.1 knows: an editor shows no new line there.
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _PASSWORD = re.compile(
     r"(?<=://)([^/@\s:]*:)([^@\s]+)(?=@)|(password\s*=\s*)('[^']*'|[^\s'\"]+)", re.IGNORECASE
 )
@@ -150,6 +150,7 @@ def invalid(file: str, findings: list[Diagnostic]) -> InvalidManifest:
         at = finding.location
         return (at.line, at.column, finding.code) if at else (0, 0, finding.code)
 
+    findings = list(dict.fromkeys(findings))
     mistakes = "1 mistake" if len(findings) == 1 else f"{len(findings)} mistakes"
     return InvalidManifest(f"{file} has {mistakes}", findings=sorted(findings, key=place))
 
@@ -240,22 +241,21 @@ def append(text: str, path: KeyPath, word: str) -> str:
 
     Proved, not hoped: the result is read again and must hold the old values plus the new one.
     """
-    before = read(text, file="")
-    edits = _edits(
-        before, path, word, bom=text.startswith("\ufeff"), newline="\r\n" if "\r\n" in text else "\n"
-    )
+    before = read(text, file="the manifest")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    edits = _edits(before, path, word, bom=text.startswith("\ufeff"), newline=newline)
+    if before.problems or not edits:
+        raise CannotAppend
     after = text
     for offset, piece in sorted(edits, reverse=True):
         after = after[:offset] + piece + after[offset:]
     try:
-        found = read(after, file="").data
+        found = read(after, file="the manifest").data
     except InvalidManifest as error:
         raise CannotAppend from error
     holder: Any = before.data
     for part in path[:-1]:
         holder = holder[part]
-    if not edits or before.problems:
-        raise CannotAppend
     quoted = word.startswith('"')
     holder[path[-1]] = [*(holder[path[-1]] or []), word[1:-1] if quoted else scalar(word)]
     if found != before.data:

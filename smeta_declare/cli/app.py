@@ -122,4 +122,3 @@ class App:
         from smeta_declare import __version__
 
         return f"smeta/{__version__} run={self.run}"[:63]
-

@@ -59,11 +59,24 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--manifest", "-f", envvar="SMETA_MANIFEST", metavar="FILE", help="The manifest; default: smeta.yaml, found upwards from here.")
-@click.option("--no-input", is_flag=True, envvar="SMETA_NO_INPUT", help="Never ask; refuse where consent is missing.")
+@click.option(
+    "--manifest",
+    "-f",
+    envvar="SMETA_MANIFEST",
+    metavar="FILE",
+    help="The manifest; default: smeta.yaml, found upwards from here.",
+)
+@click.option(
+    "--no-input", is_flag=True, envvar="SMETA_NO_INPUT", help="Never ask; refuse where consent is missing."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell more: every statement, and the traceback of a bug.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell errors only.")
-@click.option("--log-file", envvar="SMETA_LOG_FILE", metavar="FILE", help="Where the events go as JSON lines; default: migration.log beside the manifest.")  # fmt: skip
+@click.option(
+    "--log-file",
+    envvar="SMETA_LOG_FILE",
+    metavar="FILE",
+    help="Where the events go as JSON lines; default: migration.log beside the manifest.",
+)
 @click.version_option(__version__, prog_name="smeta")
 @click.pass_context
 def cli(
@@ -117,7 +130,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return Exit.RETRY
     except BrokenPipeError:
         # Whoever read our output has left: nobody to tell, and nothing of the database depends on it.
-        sys.stdout = None  # type: ignore[assignment] # keeps the interpreter from flushing into the pipe again
+        sys.stdout = None  # keeps the interpreter from flushing into the pipe again
         return Exit.FAILED
     except SmetaError as error:
         show_error(error)

@@ -11,7 +11,12 @@ from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
 
 environment = click.option(
-    "--env", "environment", envvar="SMETA_ENV", required=True, metavar="NAME", help="The environment; or SMETA_ENV."
+    "--env",
+    "environment",
+    envvar="SMETA_ENV",
+    required=True,
+    metavar="NAME",
+    help="The environment; or SMETA_ENV.",
 )
 format = click.option(
     "--format",
@@ -21,7 +26,9 @@ format = click.option(
     show_default=True,
     help="The same facts for people or for programs.",
 )
-confirm = click.option("--confirm", metavar="NAME", help="The name of the protected environment: consent without being asked.")
+confirm = click.option(
+    "--confirm", metavar="NAME", help="The name of the protected environment: consent without being asked."
+)
 runner_wait = click.option(
     "--runner-wait", metavar="DURATION", help="How long to wait for another runner of smeta (10s, 2min)."
 )
@@ -32,7 +39,9 @@ skip_backup = click.option(
     "--skip-backup", metavar="REASON", help="Take no backup; the reason is kept in the log."
 )
 no_backup = click.option("--no-backup", is_flag=True, help="The old name of --skip-backup, without a reason.")
-auto_approve = click.option("--auto-approve", is_flag=True, hidden=True, help="Accepted; consents to nothing.")
+auto_approve = click.option(
+    "--auto-approve", is_flag=True, hidden=True, help="Accepted; consents to nothing."
+)
 
 
 def note_skipped_backup(app: App, reason: str | None, *, no_backup: bool) -> None:
@@ -53,8 +62,10 @@ def consent(name: str, *, protected: bool, given: str | None, interactive: bool,
         raise ConsentMissing(f"--confirm {given} does not name the environment {name}")
     if not protected or given == name:
         return
-    if interactive and click.prompt(f"{name} is protected. Type its name to {what}", err=True, default="", show_default=False) == name:  # fmt: skip
-        return
+    if interactive:
+        question = f"{name} is protected. Type its name to {what}"
+        if click.prompt(question, err=True, default="", show_default=False) == name:
+            return
     raise ConsentMissing(
         f"{name} is protected", hint=f"repeat with --confirm {name}, or type the name when asked"
     )

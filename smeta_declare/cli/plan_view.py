@@ -48,7 +48,11 @@ def plan_text(plan: Plan) -> str:
         notes = [
             *(["out of order"] if migration.out_of_order else []),
             *([] if migration.reversible else ["no rollback section"]),
-            *([f"resumes at step {migration.resumes_at + 1} of {migration.steps}"] if migration.resumes_at else []),
+            *(
+                [f"resumes at step {migration.resumes_at + 1} of {migration.steps}"]
+                if migration.resumes_at
+                else []
+            ),
         ]
         sign = "+" if migration.direction == "forward" else "-"
         lines.append(f"  {sign} {migration.version}" + (f"  [{'; '.join(notes)}]" if notes else ""))
@@ -60,7 +64,9 @@ def plan_text(plan: Plan) -> str:
 def _step(step: Step) -> list[str]:
     match step:
         case BackupStep():
-            return [f"── backup: {step.policy.name} ({step.policy.scope}, {step.policy.format}), before anything runs"]
+            return [
+                f"── backup: {step.policy.name} ({step.policy.scope}, {step.policy.format}), before anything runs"
+            ]
         case TransactionStep():
             lines = ["┌─ transaction"]
             for work in step.works:

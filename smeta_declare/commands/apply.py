@@ -67,7 +67,11 @@ def command(
             talk(summary(plan))
             show_findings(plan.findings)
         options.consent(
-            environment, protected=resolved.protected, given=confirm, interactive=app.interactive, what="apply"
+            environment,
+            protected=resolved.protected,
+            given=confirm,
+            interactive=app.interactive,
+            what="apply",
         )
 
     options.note_skipped_backup(app, skip_backup, no_backup=no_backup)

@@ -47,7 +47,10 @@ def list_command(app: App, output: str) -> None:
     else:
         answer(
             table(
-                ((r.file, r.created_at.isoformat(sep=" "), r.database, r.scope, f"{r.size:,}") for r in records),
+                (
+                    (r.file, r.created_at.isoformat(sep=" "), r.database, r.scope, f"{r.size:,}")
+                    for r in records
+                ),
                 headings=("file", "taken at", "database", "scope", "bytes"),
             )
         )
@@ -65,7 +68,8 @@ def create_command(app: App, environment: str, policy: str | None) -> None:
     chosen = policy_named(app.manifest, environment, app.environ, policy) if policy else resolved.backup
     if chosen is None:
         raise UsageError(
-            f"environment {environment} has no backup policy", hint="name one of backups.policies with --policy"
+            f"environment {environment} has no backup policy",
+            hint="name one of backups.policies with --policy",
         )
     runner = app.runner(resolved)
     with runner.connected() as journal:

@@ -30,7 +30,12 @@ def command(app: App, /, environment: str, output: str, *, explain: bool) -> Non
                     "format": "smeta.config/1",
                     "environment": environment,
                     "settings": [
-                        {"path": s.path, "value": s.value, "origin": s.origin, "at": str(s.location) if s.location else None}
+                        {
+                            "path": s.path,
+                            "value": s.value,
+                            "origin": s.origin,
+                            "at": str(s.location) if s.location else None,
+                        }
                         for s in settings
                     ],
                 }

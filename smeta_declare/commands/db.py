@@ -36,7 +36,9 @@ def start(app: App, environment: str) -> None:
     """Start it and make the environment's database; nothing to do where it runs."""
     resolved, server = _embedded(app, environment)
     conninfo_of(resolved, app.root, app.environ)
-    answer(f"running PostgreSQL {server.binaries.major}.{server.binaries.minor}, database {embedded_name(resolved)}")
+    answer(
+        f"running PostgreSQL {server.binaries.major}.{server.binaries.minor}, database {embedded_name(resolved)}"
+    )
 
 
 @command.command()

@@ -50,7 +50,11 @@ def write_migration(app: App, name: str, description: str, *, now: datetime) -> 
     directory.mkdir(exist_ok=True)
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(_TEMPLATE.format(name=name, version=version, description=description or name.replace("_", " ")))
+            file.write(
+                _TEMPLATE.format(
+                    name=name, version=version, description=description or name.replace("_", " ")
+                )
+            )
     except FileExistsError as error:
         raise UsageError(f"{path} exists already") from error
     _replace(app.manifest_path, after)
@@ -75,4 +79,6 @@ def command(app: App, name: str, description: str) -> None:
     path, version = write_migration(app, name, description, now=datetime.now(UTC))
     answer(os.path.relpath(path))
     if not app.quiet:
-        talk(f"listed as {version} in {app.manifest_path.name}; fill in its three sections, then `smeta validate`")
+        talk(
+            f"listed as {version} in {app.manifest_path.name}; fill in its three sections, then `smeta validate`"
+        )

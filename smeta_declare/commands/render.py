@@ -47,8 +47,15 @@ def write_files(files: dict[str, str], directory: Path) -> None:
 
 @click.command()
 @options.environment
-@click.option("--out", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Write a file per migration.")
-@click.option("--check", is_flag=True, help="With --out: write nothing, leave with 1 where the files are stale.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a file per migration.",
+)
+@click.option(
+    "--check", is_flag=True, help="With --out: write nothing, leave with 1 where the files are stale."
+)
 @click.pass_obj
 def command(app: App, /, environment: str, out: Path | None, *, check: bool) -> None:
     """Show or write the SQL of an environment; no database is asked, secrets are named only."""

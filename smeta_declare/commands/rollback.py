@@ -61,7 +61,11 @@ def command(
             talk(summary(plan))
             show_findings(plan.findings)
         options.consent(
-            environment, protected=resolved.protected, given=confirm, interactive=app.interactive, what="roll back"
+            environment,
+            protected=resolved.protected,
+            given=confirm,
+            interactive=app.interactive,
+            what="roll back",
         )
 
     with runner.connected() as journal:

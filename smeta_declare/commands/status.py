@@ -15,7 +15,7 @@ def status_text(status: Status) -> str:
     """The counts as migration-manager.js printed them, then a line per migration."""
     counts = f"total {status.total}, applied {status.count('applied')}, pending {status.count('pending')}"
     for state in ("partial", "unknown"):
-        if number := status.count(state):  # type: ignore[arg-type] # two of the states
+        if number := status.count(state):
             counts += f", {state} {number}"
     lines = [f"{status.environment} · database {status.database}", counts, ""]
     return "\n".join(lines + [_line(m) for m in status.migrations]).rstrip("\n")
@@ -33,7 +33,9 @@ def _line(m: MigrationStatus) -> str:
 
 @click.command()
 @options.environment
-@click.option("--detailed-exitcode", is_flag=True, help="Leave with 2 where anything is pending or not as it should be.")
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="Leave with 2 where anything is pending or not as it should be."
+)
 @options.format
 @click.pass_obj
 def command(app: App, /, environment: str, output: str, *, detailed_exitcode: bool) -> int:

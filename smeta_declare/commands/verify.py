@@ -38,7 +38,10 @@ def command(app: App, environment: str, output: str) -> None:
         )
     else:
         for item in asked:
-            answer(f"  {'FAILED' if item.failure else 'ok    '} {item.name}" + (f": {item.failure}" if item.failure else ""))
+            answer(
+                f"  {'FAILED' if item.failure else 'ok    '} {item.name}"
+                + (f": {item.failure}" if item.failure else "")
+            )
         answer(f"{len(asked) - len(failed)} of {len(asked)} hold")
     if failed:
         raise VerificationFailed(

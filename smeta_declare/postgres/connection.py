@@ -100,7 +100,9 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
         )
     except psycopg.Error as error:
         message = re.sub(r"\s*\n\s*", " · ", str(error).strip())
-        secret_refused = error.pgconn is not None and (error.pgconn.used_password or error.pgconn.needs_password)
+        secret_refused = error.pgconn is not None and (
+            error.pgconn.used_password or error.pgconn.needs_password
+        )
         raise ConnectionFailed(
             f"cannot connect to {conninfo}",
             detail=[message, f"the address comes from {conninfo.source}"],
@@ -168,11 +170,15 @@ class Session:
             raise translated(error, self._connection) from error
         return answers
 
-    def ask(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object) -> list[Answer]:
+    def ask(
+        self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object
+    ) -> list[Answer]:
         """Run one of our own texts from `sql/`, identifiers and values filled in as literals."""
         return self.run(self.compose(name, identifiers, **values))
 
-    def compose(self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object) -> str:
+    def compose(
+        self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object
+    ) -> str:
         """One of our own texts with identifiers and values in their places."""
         pieces = _text(name)
         filled = {

@@ -126,7 +126,7 @@ class Journal:
                     changed="nothing was run",
                 )
             told(holder, waited)
-            time.sleep(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))  # noqa: S311 # jitter, not a secret
+            time.sleep(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))
 
     def lock_holder(self) -> str:
         """Who holds the runner's lock, as far as our role may see."""

@@ -11,7 +11,6 @@ from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.postgres.connection import (
     ServerError,
-    Session,
     check_server,
     connect,
     own_session,
@@ -52,7 +51,10 @@ def opened(
     conninfo = conninfo_of(environment, root, environ)
     with connect(conninfo, environment.timeouts, application_name=application_name) as session:
         try:
-            session.run(settings(session, environment.timeouts, environment.locks) + own_session(session, environment.role))
+            session.run(
+                settings(session, environment.timeouts, environment.locks)
+                + own_session(session, environment.role)
+            )
         except ServerError as error:
             if environment.role is None or error.sqlstate not in ("42501", "22023", "42704"):
                 raise
