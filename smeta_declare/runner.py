@@ -137,13 +137,10 @@ class Runner:
         *,
         to: str | None = None,
         backup: bool = True,
-        wait_ms: int,
         agreed: Callable[[Plan], None] = lambda _plan: None,
     ) -> tuple[Plan, RunResult | None]:
         """Apply what is pending; None as the result where nothing was."""
-        return self._locked(
-            journal, wait_ms, lambda: self.plan_forward(journal, to=to, backup=backup), agreed
-        )
+        return self._locked(journal, lambda: self.plan_forward(journal, to=to, backup=backup), agreed)
 
     def roll_back(
         self,
@@ -152,25 +149,26 @@ class Runner:
         count: int = 1,
         to: str | None = None,
         backup: bool = True,
-        wait_ms: int,
         agreed: Callable[[Plan], None] = lambda _plan: None,
     ) -> tuple[Plan, RunResult | None]:
         """Undo the last `count` migrations, or all after `to`."""
         return self._locked(
-            journal, wait_ms, lambda: self.plan_back(journal, count=count, to=to, backup=backup), agreed
+            journal, lambda: self.plan_back(journal, count=count, to=to, backup=backup), agreed
         )
 
     def _locked(
         self,
         journal: Journal,
-        wait_ms: int,
         planned: Callable[[], tuple[Plan, History]],
         agreed: Callable[[Plan], None],
     ) -> tuple[Plan, RunResult | None]:
         """Plan under the lock, so that what is planned is what is run."""
         target, _ = journal.state()
         refuse_unless_writable(journal, in_recovery=target.in_recovery)
-        journal.lock(wait_ms, lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)))
+        journal.lock(
+            self.environment.locks.runner_wait_ms,
+            lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
+        )
         try:
             plan, history = planned()
             agreed(plan)

@@ -6,8 +6,7 @@ import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
-from smeta_declare.cli.plan_view import plan_text
-from smeta_declare.cli.views import answer, answer_json, show_findings
+from smeta_declare.cli.running import show_plan
 from smeta_declare.errors import Exit
 from smeta_declare.plan import Plan
 
@@ -29,9 +28,5 @@ def make_plan(app: App, name: str, *, to: str | None = None) -> Plan:
 def command(app: App, /, environment: str, to: str | None, output: str, *, detailed_exitcode: bool) -> int:
     """Show what apply would do: every statement, in its transaction. Nothing is changed or created."""
     plan = make_plan(app, environment, to=to)
-    if output == "json":
-        answer_json(plan.as_dict())
-    else:
-        show_findings(plan.findings)
-        answer(plan_text(plan))
+    show_plan(plan, output)
     return Exit.CHANGES if detailed_exitcode and not plan.empty else Exit.DONE

@@ -1,0 +1,167 @@
+"""What `apply` and `rollback` have in common: their options, consent, and the words before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from smeta_declare.cli import options
+from smeta_declare.cli.app import App
+from smeta_declare.cli.plan_view import plan_text, summary
+from smeta_declare.cli.views import answer, answer_json, show_findings, talk
+from smeta_declare.environment import Environment
+from smeta_declare.errors import Refused
+from smeta_declare.events import BackupSkipped
+from smeta_declare.plan import Plan
+
+if TYPE_CHECKING:
+    from smeta_declare.executor import RunResult
+    from smeta_declare.runner import Runner
+
+AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
+
+
+class ConsentMissing(Refused):
+    """A protected environment needs its name given."""
+
+    code = "consent-missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run was asked for on the command line."""
+
+    dry_run: bool
+    skip_backup: str | None
+    no_backup: bool
+    confirm: str | None
+    runner_wait: str | None
+    lock_timeout: str | None
+    auto_approve: bool  # accepted, and consents to nothing
+    output: str
+
+    @property
+    def backup(self) -> bool:
+        """Whether the backup that the policy asks for is taken."""
+        return not (self.no_backup or self.skip_backup)
+
+
+def run_options(command: AnyCommand) -> AnyCommand:
+    """The options of a command that runs a plan; they fill a RunOptions."""
+    for option in reversed(
+        (
+            click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
+            click.option(
+                "--skip-backup", metavar="REASON", help="Take no backup; the reason is kept in the log."
+            ),
+            click.option(
+                "--no-backup", is_flag=True, help="The old name of --skip-backup, without a reason."
+            ),
+            click.option(
+                "--confirm",
+                metavar="NAME",
+                help="The name of the protected environment: consent without being asked.",
+            ),
+            click.option(
+                "--runner-wait",
+                metavar="DURATION",
+                help="How long to wait for another runner of smeta (10s, 2min).",
+            ),
+            click.option(
+                "--lock-timeout",
+                metavar="DURATION",
+                help="How long a step may queue for a lock of the server (200ms).",
+            ),
+            click.option("--auto-approve", is_flag=True, hidden=True, help="Accepted; consents to nothing."),
+            options.format,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def with_locks(environment: Environment, given: RunOptions) -> Environment:
+    """The environment with what the command line says of waiting."""
+    locks = environment.locks
+    return dataclasses.replace(
+        environment,
+        locks=dataclasses.replace(
+            locks,
+            timeout_ms=options.milliseconds(given.lock_timeout, locks.timeout_ms),
+            runner_wait_ms=options.milliseconds(given.runner_wait, locks.runner_wait_ms),
+        ),
+    )
+
+
+def note_skipped_backup(runner: Runner, given: RunOptions) -> None:
+    """Say and log that a backup is left out, and why."""
+    if not given.backup:
+        runner.told(BackupSkipped(reason=given.skip_backup or "--no-backup"))
+
+
+def asked(app: App, environment: Environment, given: RunOptions, what: str) -> Callable[[Plan], None]:
+    """Tells the plan's summary, then asks for consent where the environment is protected."""
+
+    def agree(plan: Plan) -> None:
+        if plan.empty:
+            return
+        if not app.quiet:
+            talk(summary(plan))
+            show_findings(plan.findings)
+        _consent(environment, given.confirm, interactive=app.interactive, what=what)
+
+    return agree
+
+
+def _consent(environment: Environment, given: str | None, *, interactive: bool, what: str) -> None:
+    name = environment.name
+    if given is not None and given != name:
+        raise ConsentMissing(f"--confirm {given} does not name the environment {name}")
+    if not environment.protected or given == name:
+        return
+    if interactive:
+        question = f"{name} is protected. Type its name to {what}"
+        if click.prompt(question, err=True, default="", show_default=False) == name:
+            return
+    raise ConsentMissing(
+        f"{name} is protected", hint=f"repeat with --confirm {name}, or type the name when asked"
+    )
+
+
+def show_plan(plan: Plan, output: str, *, dry_run: bool = False) -> None:
+    """A plan as the answer of a command."""
+    if output == "json":
+        answer_json(plan.as_dict())
+        return
+    show_findings(plan.findings)
+    answer(plan_text(plan))
+    if dry_run:
+        talk("dry run: nothing was run")
+
+
+def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
+    """A finished run as the answer of a command."""
+    forward = plan.direction == "forward"
+    if output == "json":
+        answer_json(
+            {
+                "format": "smeta.run/1",
+                "run": result.run if result else None,
+                "environment": plan.environment,
+                "direction": plan.direction,
+                "migrations": [m.version for m in plan.migrations],
+                "duration_ms": result.duration_ms if result else 0,
+            }
+        )
+    elif result is None:
+        answer(f"{plan.environment} is up to date: nothing to apply" if forward else "nothing to roll back")
+    elif forward:
+        noun = "migration" if len(plan.migrations) == 1 else "migrations"
+        answer(f"applied {len(plan.migrations)} {noun} to {plan.environment} in {result.duration_ms} ms")
+    else:
+        for migration in plan.migrations:
+            answer(f"rolled back {migration.version}")
