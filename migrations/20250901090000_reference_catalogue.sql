@@ -181,6 +181,9 @@ drop table phases;
 -- ROLLBACK_END
 
 -- VALIDATION_START
+-- Asked before the commit and by `smeta verify` ever after, so these say what stays true, whatever comes later: tables,
+-- types and rules, not today's rows of tables that will belong to tenants.
+
 -- expect: rows = 6
 select relname
 from pg_catalog.pg_class
@@ -188,23 +191,44 @@ where relnamespace = 'public'::regnamespace
   and relkind = 'r'
   and relname in ('phases', 'stages', 'substages', 'materials', 'works', 'work_materials');
 
--- expect: value = 4
-select count(*) from phases;
+-- Four phases at least, and none without a stage.
+select
+    count(distinct phases.id) >= 4 as phases_are_there,
+    bool_and(stages.id is not null) as every_phase_has_a_stage
+from phases
+left join stages on stages.phase_id = phases.id;
 
--- Every branch of the tree ends in a leaf.
--- expect: empty
-select stages.id
-from stages
-left join substages on substages.stage_id = stages.id
-where substages.id is null;
+-- Money and quantities are exact numbers, with these many digits.
+-- expect: rows = 5
+select attrelid::regclass, attname
+from pg_catalog.pg_attribute
+where (attrelid, attname, format_type(atttypid, atttypmod)) in (
+    (to_regclass('materials'), 'unit_price', 'numeric(14,2)'),
+    (to_regclass('materials'), 'expenditure', 'numeric(14,6)'),
+    (to_regclass('works'), 'unit_price', 'numeric(14,2)'),
+    (to_regclass('work_materials'), 'consumption_per_work_unit', 'numeric(18,6)'),
+    (to_regclass('work_materials'), 'waste_coeff', 'numeric(8,4)')
+);
 
-select count(*) >= 12 as enough_materials, bool_and(unit_price > 0) as all_have_a_price
-from materials
-where deleted_at is null;
+-- A work can't name a stage of another phase, nor a substage of another stage.
+-- expect: rows = 2
+select conname
+from pg_catalog.pg_constraint
+where conrelid = to_regclass('works')
+  and convalidated
+  and pg_get_constraintdef(oid) in (
+      'FOREIGN KEY (phase_id, stage_id) REFERENCES stages(phase_id, id)',
+      'FOREIGN KEY (stage_id, substage_id) REFERENCES substages(stage_id, id)'
+  );
 
--- Earthworks by machine consume nothing; every other work does.
--- expect: value = w.1
-select works.id
-from works
-where not exists (select from work_materials where work_materials.work_id = works.id);
+-- No negative price, no work without consumption.
+-- expect: rows = 3
+select conname
+from pg_catalog.pg_constraint
+where convalidated
+  and (conrelid, conname) in (
+      (to_regclass('materials'), 'materials_unit_price_check'),
+      (to_regclass('works'), 'works_unit_price_check'),
+      (to_regclass('work_materials'), 'work_materials_consumption_per_work_unit_check')
+  );
 -- VALIDATION_END

@@ -92,12 +92,23 @@ where conrelid = to_regclass('auth_users') and contype = 'u';
 select count(*) filter (where role = 'admin' and is_active) >= 1 as somebody_administers
 from auth_users;
 
--- expect: empty
-select auth_users.email
-from auth_users
-left join user_tenants on user_tenants.user_id = auth_users.id
-where user_tenants.id is null;
+-- A membership belongs to an account, and goes with it; a logged change outlives the account that made it.
+-- expect: rows = 2
+select conrelid::regclass
+from pg_catalog.pg_constraint
+where contype = 'f'
+  and convalidated
+  and confrelid = to_regclass('auth_users')
+  and (conrelid, confdeltype) in (
+      (to_regclass('user_tenants'), 'c'),
+      (to_regclass('audit_log'), 'n')
+  );
 
--- expect: rows >= 2
-select id from audit_log;
+-- A change is logged with what it changed: before, after, or both.
+-- expect: rows = 2
+select conname
+from pg_catalog.pg_constraint
+where conrelid = to_regclass('audit_log')
+  and convalidated
+  and conname in ('audit_log_action_check', 'audit_log_values_check');
 -- VALIDATION_END

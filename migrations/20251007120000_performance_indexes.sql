@@ -177,8 +177,8 @@ select pg_catalog.pg_get_indexdef('materials_search_idx'::regclass) like
 -- expect: value = RANGE (created_at)
 select pg_catalog.pg_get_partkeydef(to_regclass('statistics'));
 
--- Sixteen months, what was before, and the rest.
--- expect: rows = 18
+-- Sixteen months, what was before, and the rest; every month that is added later makes it more.
+-- expect: rows >= 18
 select relid
 from pg_catalog.pg_partition_tree(to_regclass('statistics'))
 where isleaf;

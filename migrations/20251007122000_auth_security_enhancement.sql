@@ -311,11 +311,12 @@ where relnamespace = 'public'::regnamespace
   and relkind = 'r'
   and relname in ('refresh_tokens', 'user_sessions', 'login_attempts', 'password_reset_tokens');
 
--- Whoever could sign in before the migration still can.
+-- Each account has an age of its password and a count of failures; nobody is locked for longer than the rule says.
 select
     count(*) >= 1 as accounts_are_there,
-    bool_and(locked_until is null and failed_login_attempts = 0) as nobody_is_locked_out,
-    bool_and(email_confirmed_at is not null) as every_address_is_confirmed
+    bool_and(password_changed_at <= now()) as passwords_have_an_age,
+    bool_and(failed_login_attempts between 0 and 5) as failures_are_counted,
+    bool_and(coalesce(locked_until <= now() + interval '30 minutes', true)) as locks_end
 from auth_users;
 
 -- A new account has to confirm its address.
