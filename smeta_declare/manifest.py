@@ -277,7 +277,7 @@ def _told(
         case "enum" | "const":
             values = [v for v in rule.get("enum", [rule.get("const")]) if v is not None]
             close = nearest(str(instance), map(str, values)) if not variables else None
-            shown = "" if variables else f", not `{instance}`"
+            shown = "" if variables else f", not `{_yaml(instance)}`"
             return mistake(
                 "manifest-value",
                 f"{name} must be {' or '.join(f'`{_yaml(v)}`' for v in values)}{shown}",

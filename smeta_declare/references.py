@@ -135,7 +135,7 @@ def _migrations(data: Mapping[str, Any], document: Document) -> Iterator[Diagnos
             if _text(name) is not None and name not in environments:
                 place = document.at((*path, "only", index))
                 yield _unknown("environment", name, environments, place, f"`only:` of `{version}` names")
-        goes_to = frozenset(n for n in only if isinstance(n, str)) if only else frozenset(environments)
+        goes_to = frozenset(n for n in environments if n in only) if only else frozenset(environments)
         for index, needed in enumerate(_list(entry.get("requires"))):
             place = document.at((*path, "requires", index))
             if _text(needed) is None:

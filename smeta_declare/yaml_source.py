@@ -119,8 +119,14 @@ def read(text: str, *, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = ", ".join(part for part in (error.context, error.problem) if part)
-        hint = "indent with spaces, not with tabs" if "\\t" in message or "tab char" in message else None
-        fault = problem(mark.index if mark else 0, f"this is no YAML: {message}", hint=hint)
+        index = mark.index if mark else 0
+        line = text[starts[bisect_right(starts, index) - 1] :].splitlines()[:1]
+        hint = None
+        if text[index : index + 1] == "\t":
+            hint = "indent with spaces, not with tabs"
+        elif line and "${" in line[0]:
+            hint = "inside { } and [ ], a value with `${…}` goes between quotes"
+        fault = problem(index, f"this is no YAML: {message}", hint=hint)
         raise invalid(file, [*reader.problems, fault]) from error
     except yaml.YAMLError as error:
         raise invalid(file, [*reader.problems, problem(0, f"this is no YAML: {error}")]) from error
