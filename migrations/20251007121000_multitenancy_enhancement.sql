@@ -218,14 +218,14 @@ create index work_materials_material_idx on work_materials (material_id, materia
     'tenants', 'phases', 'stages', 'substages', 'materials', 'works', 'work_materials',
     'projects', 'estimates', 'estimate_items', 'auth_users', 'user_tenants'
 ] -%}
-create trigger set_updated_at before update on {{ table|ident }} for each row execute function set_updated_at();
+create trigger set_updated_at before update on {{ table }} for each row execute function set_updated_at();
 {% endfor %}
 -- Row security -------------------------------------------------------------------------------------------------------
 
 -- The context is asked in a sub-select: once per statement, not once per row.
 
--- A tenant sees its own row. Who may sign up a tenant is said by grants; the context must be the new id already, so that
--- nobody can make, or by a conflict find out, anything but that.
+-- A tenant sees its own row. Whoever signs up a tenant sets the context to the new id first; that it is no application
+-- role is a matter of grants.
 alter table tenants enable row level security;
 create policy smeta_tenant_select on tenants for select
     using (id = (select get_current_tenant_id()));
@@ -233,26 +233,26 @@ create policy smeta_tenant_insert on tenants for insert
     with check (id = (select get_current_tenant_id()));
 
 {% for table in ['projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log'] -%}
-alter table {{ table|ident }} enable row level security;
-create policy smeta_tenant on {{ table|ident }}
+alter table {{ table }} enable row level security;
+create policy smeta_tenant on {{ table }}
     using (tenant_id = (select get_current_tenant_id()))
     with check (tenant_id = (select get_current_tenant_id()));
 {% endfor %}
 -- Shared rows are read by everybody who has a context, and written by nobody: a migration that corrects the shared
 -- catalogue says `no force row level security`, changes it, and says `force` again, all in its one transaction.
 {% for table in ['materials', 'works', 'work_materials'] -%}
-alter table {{ table|ident }} enable row level security;
-create policy smeta_tenant_select on {{ table|ident }} for select
+alter table {{ table }} enable row level security;
+create policy smeta_tenant_select on {{ table }} for select
     using (
         tenant_id = (select get_current_tenant_id())
         or (tenant_id is null and (select get_current_tenant_id()) is not null)
     );
-create policy smeta_tenant_insert on {{ table|ident }} for insert
+create policy smeta_tenant_insert on {{ table }} for insert
     with check (tenant_id = (select get_current_tenant_id()));
-create policy smeta_tenant_update on {{ table|ident }} for update
+create policy smeta_tenant_update on {{ table }} for update
     using (tenant_id = (select get_current_tenant_id()))
     with check (tenant_id = (select get_current_tenant_id()));
-create policy smeta_tenant_delete on {{ table|ident }} for delete
+create policy smeta_tenant_delete on {{ table }} for delete
     using (tenant_id = (select get_current_tenant_id()));
 {% endfor %}
 -- A partition is read through its parent. Asked by its own name it has row security without a policy: nothing.
@@ -272,7 +272,7 @@ $$;
     'tenants', 'projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log',
     'materials', 'works', 'work_materials'
 ] -%}
-alter table {{ table|ident }} force row level security;
+alter table {{ table }} force row level security;
 {% endfor %}
 -- ROLLBACK_START
 -- irreversible: tenants with their settings, plans and limits, and which row belonged to which tenant; afterwards every
@@ -282,8 +282,8 @@ alter table {{ table|ident }} force row level security;
     'tenants', 'projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log',
     'materials', 'works', 'work_materials'
 ] -%}
-alter table {{ table|ident }} no force row level security;
-alter table {{ table|ident }} disable row level security;
+alter table {{ table }} no force row level security;
+alter table {{ table }} disable row level security;
 {% endfor %}
 do $$
 declare
@@ -299,19 +299,19 @@ $$;
 drop policy smeta_tenant_insert on tenants;
 drop policy smeta_tenant_select on tenants;
 {% for table in ['projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log'] -%}
-drop policy smeta_tenant on {{ table|ident }};
+drop policy smeta_tenant on {{ table }};
 {% endfor %}
 {% for table in ['materials', 'works', 'work_materials'] -%}
-drop policy smeta_tenant_select on {{ table|ident }};
-drop policy smeta_tenant_insert on {{ table|ident }};
-drop policy smeta_tenant_update on {{ table|ident }};
-drop policy smeta_tenant_delete on {{ table|ident }};
+drop policy smeta_tenant_select on {{ table }};
+drop policy smeta_tenant_insert on {{ table }};
+drop policy smeta_tenant_update on {{ table }};
+drop policy smeta_tenant_delete on {{ table }};
 {% endfor %}
 {% for table in [
     'tenants', 'phases', 'stages', 'substages', 'materials', 'works', 'work_materials',
     'projects', 'estimates', 'estimate_items', 'auth_users', 'user_tenants'
 ] -%}
-drop trigger set_updated_at on {{ table|ident }};
+drop trigger set_updated_at on {{ table }};
 {% endfor %}
 drop index user_tenants_user_id_idx;
 drop index estimate_items_work_idx;
