@@ -37,9 +37,16 @@ class Sql(str):
     spans: tuple[Span, ...]
 
 
+class SecretSql(Sql):
+    """Text with the placeholder of a secret in it: nothing may be cut out of it."""
+
+    def __getitem__(self, key: object) -> NoReturn:  # Jinja writes slices as Python's, past its own hooks
+        raise Refused("a secret has no parts", hint=SECRETS)
+
+
 def sql(text: str, spans: tuple[Span, ...]) -> Sql:
-    """The only way to make one."""
-    new = Sql(text)
+    """The only way to make either."""
+    new = (SecretSql if any(span.secret for span in spans) else Sql)(text)
     new.spans = spans
     return new
 
@@ -62,9 +69,7 @@ class LateBound:
 
 def is_secret(value: object) -> bool:
     """A secret, or text that already holds its placeholder: neither may be looked into."""
-    if isinstance(value, Sql):
-        return any(span.secret for span in value.spans)
-    return isinstance(value, LateBound)
+    return isinstance(value, SecretSql | LateBound)
 
 
 def scalar(value: object) -> str:

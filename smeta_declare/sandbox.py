@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, cast
 
-from jinja2 import FunctionLoader, StrictUndefined, Undefined, nodes
+from jinja2 import FunctionLoader, StrictUndefined, Template, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError, TemplateNotFound, TemplateSyntaxError, UndefinedError
 from jinja2.lexer import TokenStream
@@ -288,9 +288,16 @@ class SqlEnvironment(ImmutableSandboxedEnvironment):
         )
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        __self.spend(
+            10
+        )  # a call costs about as much time as ten passes of a loop, an include five times that
         if isinstance(__obj, LoopContext) and args:  # {{ loop(children) }} starts another loop
             args = (__self.counted(args[0]), *args[1:])
         return super().call(__context, __obj, *args, **kwargs)
+
+    def get_template(self, *args: Any, **kwargs: Any) -> Template:
+        self.spend(50)
+        return super().get_template(*args, **kwargs)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if is_secret(obj):
@@ -298,8 +305,8 @@ class SqlEnvironment(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if is_secret(obj):
-            raise Refused("a secret has no parts", hint=SECRETS)
+        if isinstance(obj, Sql | LateBound):
+            raise Refused("a secret has no parts" if is_secret(obj) else f"text has no {attribute}")
         return super().getattr(obj, attribute)
 
     # Errors
