@@ -93,7 +93,7 @@ def test_depth_is_refused_before_the_parser_dies_of_it(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("a: 1\n\tb: 2\n", "smeta.yaml:2:1: this is no YAML: .*tab"),
+        ("a: 1\n\tb: 2\n", "smeta.yaml:2:1: this is no YAML: .*(tab|t')"),
         ("a: 1\n---\nb: 2\n", "smeta.yaml:2:1: a second document begins here"),
         ("a: [1\n", "smeta.yaml:2:1: this is no YAML: .*expected ',' or ']'"),
         ("é: b\x01c\n", "smeta.yaml:1:5: the character U\\+0001 is not allowed"),
