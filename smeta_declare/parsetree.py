@@ -107,6 +107,8 @@ def option(node: Node, where: str, name: str, *, default: bool) -> bool:
             match element.get("arg"):
                 case {"String": text}:
                     return text.get("sval", "").lower() not in _OFF
+                case {"TypeName": {"names": [*_, {"String": text}]}}:  # `off` is no reserved word
+                    return text.get("sval", "").lower() not in _OFF
                 case {"Boolean": {**truth}}:
                     return bool(truth.get("boolval"))
                 case {"Integer": {**number}}:

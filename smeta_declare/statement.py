@@ -62,17 +62,7 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
     """The statements of a text, in order; what must not be run is an error with its place."""
     text = rendered.text
     if "\0" in text:
-        raise _invalid(
-            [
-                _refusal(
-                    rendered,
-                    text.index("\0"),
-                    "nul",
-                    "the file contains a NUL character",
-                    "PostgreSQL's text types cannot hold it; save the file as UTF-8",
-                )
-            ]
-        )
+        raise _invalid([_refusal(rendered, text.index("\0"), "nul")])
     try:
         tokens = _scan(text)
         check_tokens(rendered)
@@ -84,7 +74,7 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
     for (kind, node), part in zip(raw.statements, _parts(tokens, raw.ends), strict=True):
         start, end = part[0].start, part[-1].end + 1
         reason = parsetree.alone(kind, node)
-        if _CITUS in text and _calls(text, part, _CITUS):
+        if _CITUS in text[start:end] and _calls(text, part, _CITUS):
             reason = f"{_CITUS} cannot run inside a transaction block"
         statement = Statement(
             text=text[start:end],
@@ -96,7 +86,8 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             summary=_summary(kind, node, part, text),
         )
         found.append(statement)
-        refused += _refusals(rendered, statement, node, part)
+        why = _refused(text, statement, node, part)
+        refused += [_refusal(rendered, start, key, statement.summary) for key in why]
     if refused:
         raise _invalid(refused)
     return tuple(found)
@@ -128,7 +119,7 @@ def check_tokens(rendered: Rendered) -> None:
         inside = token is not None and token.start <= start and end <= token.end + 1
         if not (whole or (span.kind == "bare" and inside)):
             message, hint = _not_a_token(rendered.text[start:end], span.kind, token if inside else None)
-            refused.append(_refusal(rendered, start, TemplateError.code, message, hint))
+            refused.append(_finding(rendered, start, TemplateError.code, message, hint))
     if refused:
         raise TemplateError(
             _headline(refused),
@@ -286,32 +277,81 @@ def _explain(rendered: Rendered, error: Exception) -> NoReturn:
     message, place = (*error.args, None)[:2]
     text = rendered.text
     at = len(text.rstrip()) if place is None else int(place)
-    if m := re.search(r"(?im)^[ \t]*copy\b[^;]*\bfrom\s+stdin\b", text[:at]):
-        raise _invalid([_copy(rendered, m.end() - len(m[0].lstrip()))]) from error
-    if text[at : at + 1] == "\\":
-        command = re.match(r"\\\S*", text[at:])
-        raise _invalid(
-            [
-                _refusal(
-                    rendered,
-                    at,
-                    "psql-command",
-                    f"{command and command[0]} is a command of psql, not SQL",
-                    "smeta sends the file's SQL itself; write what the command does in SQL, or include a"
-                    " file with {% include %}",
-                )
-            ]
-        ) from error
+    if m := _COPY.search(text, 0, at):
+        raise _invalid([_refusal(rendered, m.start("copy"), "copy")]) from error
+    if m := re.compile(r"\\\S*").match(text, at):
+        raise _invalid([_refusal(rendered, at, "psql", m[0])]) from error
     hint = f"smeta reads SQL with the parser of {parser_version()}"
     if text and not rendered.is_template_text(min(at, len(text) - 1)):
         hint = f"a value of the template stands here: {text[at : at + 40]!r}"
     raise SqlSyntaxError(str(message), location=rendered.locate(at), hint=hint) from error
 
 
-# Refusals
+# Refusals: what PostgreSQL or psql would take, and smeta must not send
+
+_QUOTING = "standard_conforming_strings"
+_COPY = re.compile(r"^[ \t]*(?P<copy>copy\b[^;]*\bfrom\s+stdin\b)", re.IGNORECASE | re.MULTILINE)
+_REFUSED = {  # code, message, hint
+    "nul": (
+        "nul",
+        "the file contains a NUL character",
+        "PostgreSQL's text types cannot hold it; save the file as UTF-8",
+    ),
+    "psql": (
+        "psql-command",
+        "{} is a command of psql, not SQL",
+        "write what it does in SQL; another file of the migrations goes in with {{% include %}}",
+    ),
+    "copy": (
+        "copy-stdin",
+        "copy from stdin and to stdout need a client that feeds them",
+        "use insert, or copy from a file of the server",
+    ),
+    "transaction": (
+        "transaction-control",
+        "`{}` controls transactions, and smeta does that itself",
+        "remove it; the plan shows what runs together and what runs alone",
+    ),
+    "discard": (
+        "drops-runner-lock",
+        "`discard all` drops the lock that keeps other runs out",
+        "name what is to be discarded: plans, sequences or temp",
+    ),
+    "unlock": (
+        "drops-runner-lock",
+        "pg_advisory_unlock_all() drops the lock that keeps other runs out",
+        "release your own locks by their key: pg_advisory_unlock(key)",
+    ),
+    "quoting": (
+        "quoting",
+        f"{_QUOTING} must stay on: values are quoted for it",
+        "write E'…' where a backslash is an escape",
+    ),
+}
 
 
-def _refusal(rendered: Rendered, at: int, code: str, message: str, hint: str) -> Diagnostic:
+def _refused(text: str, statement: Statement, node: parsetree.Node, tokens: list[Any]) -> Iterator[str]:
+    """The keys of `_REFUSED` that a statement deserves."""
+    kind = statement.kind
+    if kind == "TransactionStmt":
+        yield "transaction"
+    if kind == "CopyStmt" and "filename" not in node:
+        yield "copy"
+    if kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
+        yield "discard"
+    if _may_call(text, statement, tokens, "pg_advisory_unlock_all"):
+        yield "unlock"
+    sets = kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node)
+    if sets or (_QUOTING in statement.text.lower() and _may_call(text, statement, tokens, "set_config")):
+        yield "quoting"
+
+
+def _refusal(rendered: Rendered, at: int, why: str, subject: str = "") -> Diagnostic:
+    code, message, hint = _REFUSED[why]
+    return _finding(rendered, at, code, message.format(subject), hint.format())
+
+
+def _finding(rendered: Rendered, at: int, code: str, message: str, hint: str) -> Diagnostic:
     return Diagnostic(
         code=code, severity=Severity.HIGH, message=message, location=rendered.locate(at), hint=hint
     )
@@ -322,60 +362,8 @@ def _headline(refused: list[Diagnostic]) -> str:
 
 
 def _invalid(refused: list[Diagnostic]) -> InvalidMigration:
-    only = refused[0] if len(refused) == 1 else None
-    return InvalidMigration(
-        _headline(refused),
-        findings=refused,
-        location=refused[0].location,
-        hint=only.hint if only else None,
-    )
-
-
-def _copy(rendered: Rendered, at: int) -> Diagnostic:
-    return _refusal(
-        rendered,
-        at,
-        "copy-stdin",
-        "copy from stdin and to stdout need a client that feeds them",
-        "use insert, or copy from a file of the server",
-    )
-
-
-def _refusals(
-    rendered: Rendered, statement: Statement, node: parsetree.Node, tokens: list[Any]
-) -> Iterator[Diagnostic]:
-    """What PostgreSQL would take and smeta must not send: it ends the transaction, or hangs."""
-    at, kind, text = statement.start, statement.kind, statement.text
-    if kind == "TransactionStmt":
-        yield _refusal(
-            rendered,
-            at,
-            "transaction-control",
-            f"`{statement.summary}` controls transactions, and smeta does that itself",
-            "remove it; the plan shows what runs together and what runs alone",
-        )
-    elif kind == "CopyStmt" and "filename" not in node:
-        yield _copy(rendered, at)
-    elif kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
-        yield _refusal(
-            rendered,
-            at,
-            "drops-runner-lock",
-            "`discard all` drops the lock that keeps other runs out",
-            "name what is to be discarded: plans, sequences or temp",
-        )
-    elif kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node):
-        yield _quoting(rendered, at)
-    if _may_call(rendered.text, statement, tokens, "pg_advisory_unlock_all"):
-        yield _refusal(
-            rendered,
-            at,
-            "drops-runner-lock",
-            "pg_advisory_unlock_all() drops the lock that keeps other runs out",
-            "release your own locks by their key: pg_advisory_unlock(key)",
-        )
-    if _QUOTING in text.lower() and _may_call(rendered.text, statement, tokens, "set_config"):
-        yield _quoting(rendered, at)
+    hint = refused[0].hint if len(refused) == 1 else None
+    return InvalidMigration(_headline(refused), findings=refused, location=refused[0].location, hint=hint)
 
 
 def _may_call(text: str, statement: Statement, tokens: list[Any], function: str) -> bool:
@@ -383,19 +371,6 @@ def _may_call(text: str, statement: Statement, tokens: list[Any], function: str)
     if statement.kind == "DoStmt":
         return re.search(rf"(?i)\b{function}\s*\(", statement.text) is not None
     return function in statement.text.lower() and _calls(text, tokens, function)
-
-
-_QUOTING = "standard_conforming_strings"
-
-
-def _quoting(rendered: Rendered, at: int) -> Diagnostic:
-    return _refusal(
-        rendered,
-        at,
-        "quoting",
-        f"{_QUOTING} must stay on: values are quoted for it",
-        "write E'…' where a backslash is an escape",
-    )
 
 
 def _sets_on(node: parsetree.Node) -> bool:
