@@ -204,7 +204,7 @@ class _Dump:
                     hint="put it into a libpq service file and use `database: {service: …}`",
                 )
         # Options could set row_security or a search_path; the dump is to be in the database's encoding.
-        left_out = ("password", "options", "client_encoding")
+        left_out = ("password", "options", "client_encoding", "application_name")
         quoted = {k: re.sub(r"(['\\])", r"\\\1", v) for k, v in self.conninfo.items() if k not in left_out}
         return " ".join(f"{k}='{v}'" for k, v in quoted.items())
 
@@ -249,7 +249,7 @@ class _Dump:
             if time.monotonic() > self.deadline:
                 raise _failed(
                     f"{program.name} did not finish in time and was stopped",
-                    hint="give the migration a longer `timeouts.statement`",
+                    hint="give the environment a longer `timeouts.concurrent`",
                 )
 
     def _explained(self, program: Path, status: int, said: str) -> BackupFailed:

@@ -239,12 +239,16 @@ class Server:
         if len(name.encode()) > 63:
             raise ServerFailed(f"`{name}` is too long for a database: PostgreSQL cuts names after 63 bytes")
         admin = self.conninfo("postgres", SUPERUSER).dsn
-        with self._locked(), contextlib.closing(psycopg.connect(admin, autocommit=True)) as connection:
-            if connection.execute("select 1 from pg_roles where rolname = %s", [OWNER]).fetchone() is None:
-                connection.execute(f"create role {OWNER} login nosuperuser nobypassrls nocreatedb createrole")
-            if connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone() is None:
-                create = sql.SQL("create database {} owner {}")
-                connection.execute(create.format(sql.Identifier(name), sql.Identifier(OWNER)))
+        role = f"create role {OWNER} login nosuperuser nobypassrls nocreatedb createrole"
+        create = sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(OWNER))
+        try:
+            with self._locked(), contextlib.closing(psycopg.connect(admin, autocommit=True)) as connection:
+                if not connection.execute("select 1 from pg_roles where rolname = %s", [OWNER]).fetchone():
+                    connection.execute(role)
+                if not connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone():
+                    connection.execute(create)
+        except psycopg.Error as error:
+            raise ServerFailed(f"the database `{name}` could not be made", detail=[str(error)]) from error
         return self.conninfo(name)
 
     # parts of the start
@@ -260,18 +264,21 @@ class Server:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if not self.home.parent.exists():
-            self.home.parent.mkdir(parents=True)
-            (self.home.parent / ".gitignore").write_text("*\n")
-        # The kernel lets go when we die. Read-only, so that a file root made does not stop anybody.
-        lock = os.open(
-            self.home.parent / f"{self.home.name}.lock", os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644
-        )
+        lock = None
         try:
+            if not self.home.parent.exists():
+                self.home.parent.mkdir(parents=True)
+                (self.home.parent / ".gitignore").write_text("*\n")
+            # The kernel lets go when we die. Read-only, so that a file root made does not stop anybody.
+            path = self.home.parent / f"{self.home.name}.lock"
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        except OSError as error:
+            raise ServerFailed(f"{error.filename or self.home}: {error.strerror}") from error
         finally:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
 
     def _make_place(self) -> Account:
         account = account_of(self.data)

@@ -482,3 +482,10 @@ def test_ordinary_user_and_root_share_the_server(project: Path) -> None:
     assert server.data.stat().st_uid == user.pw_uid
     server.stop()
     assert as_the_user() == 0
+
+
+def test_project_that_cannot_hold_the_server_is_an_error(project: Path) -> None:
+    (project / ".smeta").write_text("")
+
+    with pytest.raises(ServerFailed, match=r"\.smeta.*: Not a directory"):
+        embedded(project).start()
