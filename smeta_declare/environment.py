@@ -87,6 +87,7 @@ class Environment:
     timeouts: Timeouts
     locks: Locks
     backup: BackupPolicy | None
+    policies: tuple[BackupPolicy, ...]
     variables: tuple[tuple[str, Value], ...]
     history: HistoryPlace
     migrations_directory: str  # relative to the manifest

@@ -144,7 +144,7 @@ def parse_manifest(text: str, *, file: str) -> Manifest:
 def append_migration(text: str, version: str) -> str:
     """The manifest with a version added at the end of `migrations.apply`; nothing else in it changes."""
     schema = schemas.load("manifest")
-    for violation in schemas.violations(version, schema["$defs"]["version"], root=schema):
+    for violation in schemas.violations(version, schema["$defs"]["version"]):
         raise InvalidManifest(f"`{version}` {violation.schema['patternErrorMessage']}")
     bare = yaml_source.scalar(version) == version
     try:
@@ -226,7 +226,7 @@ def schema_findings(
     holds: such a value is never shown.
     """
     schema = schemas.load("manifest")
-    found = list(schemas.violations(data, schema, root=schema))
+    found = list(schemas.violations(data, schema))
     unknown = [
         (v.path, nearest(v.key or "", v.schema["properties"]))
         for v in found
@@ -303,12 +303,12 @@ def _told(
         case "maxProperties":
             return mistake("manifest-value", f"{name} takes only one of {_listed(rule['properties'])}", place)
         case other:
-            raise AssertionError(other)  # a test compares the schema with `KEYWORDS`
+            raise AssertionError(other)  # a test knows the keywords that our schemas use
 
 
 def _type_hint(violation: Violation, schema: schemas.Schema) -> str | None:
     number = isinstance(violation.instance, int) and not isinstance(violation.instance, bool)
-    if number and violation.schema is schema["$defs"]["duration"]:
+    if number and violation.schema == schema["$defs"]["duration"]:
         return f"say the unit: `{violation.instance}ms`, `{violation.instance}s`, `{violation.instance}min`"
     if schemas.type_of(violation.instance) in ("integer", "boolean") and "string" in violation.schema["type"]:
         return "put it between quotes"

@@ -212,6 +212,7 @@ def _step(step: Step) -> dict[str, Any]:
                 "scope": policy.scope,
                 "format": policy.format,
                 "compress": policy.compress,
+                "role": policy.role,
             }
         case TransactionStep():
             return {

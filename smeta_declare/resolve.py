@@ -271,7 +271,7 @@ def _ambient_database(work: _Resolution, *, protected: bool) -> Conninfo | None:
     else:
         told = f"`{work.name}` has no database"
         hint = f"add `database:` to `environments.{work.name}`, or set DATABASE_URL"
-        work.findings.append(mistake("manifest-required", told, place, hint=hint))
+        work.findings.append(mistake("manifest-no-database", told, place, hint=hint))
     return None
 
 
@@ -305,6 +305,7 @@ def _environment(
             runner_wait_ms=duration_ms(get("locks", "runner_wait")),
         ),
         backup=backup,
+        policies=tuple(policies.values()),
         variables=_variables(leaves),
         history=_history(top),
         migrations_directory=migrations.get("directory", "migrations"),
@@ -356,6 +357,7 @@ def _policies(top: Mapping[str, Any]) -> dict[str, BackupPolicy]:
             name=name,
             scope=policy["scope"],
             format=policy.get("format", "custom"),
+            role=policy.get("role"),
             compress=int(policy["compress"].removeprefix("gzip:")) if "compress" in policy else None,
         )
         for name, policy in declared.items()

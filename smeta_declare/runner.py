@@ -206,7 +206,7 @@ class Runner:
             target=self.project.root / self.environment.backups_directory,
             name=store.backup_name(label, datetime.now(UTC)),
             timeout_ms=self.environment.timeouts.concurrent_ms,
-            role=self.environment.role,
+            role=policy.role or self.environment.role,
             environ=self.environ,
         )
         self.told(

@@ -1,29 +1,21 @@
-"""The published JSON Schemas, and the question whether a value keeps to one.
-
-`violations` knows the keywords that our schemas use and no more (a test sees to it, and compares it with the
-`jsonschema` library). It is here because importing that library takes longer than reading the manifest does.
-"""
+"""The published JSON Schemas, and the question whether a value keeps to one: `jsonschema` answers it."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 Schema: TypeAlias = Mapping[str, Any]
-
-#: What `violations` decides on; the other keywords of our schemas only describe.
-KEYWORDS = frozenset({
-    "$ref", "type", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum", "items",
-    "minItems", "maxItems", "properties", "additionalProperties", "propertyNames", "required",
-    "minProperties", "maxProperties", "if", "then", "else",
-})  # fmt: skip
 
 
 class Deferred(str):
@@ -84,65 +76,63 @@ def type_of(value: object) -> str:
             raise TypeError(f"{type(value).__name__} is no JSON")
 
 
-def violations(instance: object, schema: Schema, *, root: Schema, path: KeyPath = ()) -> Iterator[Violation]:
-    """Every violation, in the order of the schema; a value of the wrong type is told once."""
-    if isinstance(instance, Deferred):
-        return
-    if reference := schema.get("$ref"):
-        yield from violations(instance, definition(root, reference), root=root, path=path)
-
-    def broken(keyword: str) -> Violation:
-        return Violation(path=path, keyword=keyword, schema=schema, instance=instance)
-
-    if "type" in schema and type_of(instance) not in _types(schema):
-        yield broken("type")
-        return
-    if "enum" in schema and not any(_same(instance, allowed) for allowed in schema["enum"]):
-        yield broken("enum")
-    if "const" in schema and not _same(instance, schema["const"]):
-        yield broken("const")
-    match instance:
-        case str():
-            if "pattern" in schema and not _matches(schema["pattern"], instance):
-                yield broken("pattern")
-            yield from map(broken, _outside(len(instance), schema, "minLength", "maxLength"))
-        case int() if not isinstance(instance, bool):
-            yield from map(broken, _outside(instance, schema, "minimum", "maximum"))
-        case list():
-            yield from map(broken, _outside(len(instance), schema, "minItems", "maxItems"))
-            if "items" in schema:
-                for index, item in enumerate(instance):
-                    yield from violations(item, schema["items"], root=root, path=(*path, index))
-        case dict():
-            yield from map(broken, _outside(len(instance), schema, "minProperties", "maxProperties"))
-            yield from _of_mapping(instance, schema, root, path)
-        case _:
-            pass  # true, false and nothing have no further properties
-    if "if" in schema:
-        holds = next(violations(instance, schema["if"], root=root, path=path), None) is None
-        branch = schema.get("then" if holds else "else", {})
-        yield from violations(instance, branch, root=root, path=path)
+def violations(instance: object, schema: Schema) -> Iterator[Violation]:
+    """Every violation; a value of the wrong type is told once, an unknown key each."""
+    errors = tuple(_validator(json.dumps(schema)).iter_errors(instance))
+    mistyped = {tuple(e.absolute_path) for e in errors if e.validator == "type"}
+    told = set()
+    for error in errors:
+        path: KeyPath = tuple(error.absolute_path)
+        if path in mistyped and error.validator != "type":
+            continue
+        # Of a name the library says only that it breaks a rule, not that it is a key.
+        named = "propertyNames" in error.absolute_schema_path
+        keyword = "propertyNames" if named else str(error.validator)
+        for key in (error.instance,) if named else _keys(error):
+            if key is None or (path, keyword, key) not in told:
+                told.add((path, keyword, key))
+                yield Violation(
+                    path=path, keyword=keyword, schema=error.schema, instance=error.instance, key=key
+                )
 
 
-def _of_mapping(
-    instance: Mapping[str, object], schema: Schema, root: Schema, path: KeyPath
-) -> Iterator[Violation]:
-    def broken(keyword: str, key: str, within: Schema = schema) -> Violation:
-        return Violation(path=path, keyword=keyword, schema=within, instance=instance, key=key)
+def _keys(error: Any) -> tuple[str | None, ...]:
+    """The keys that an error is about: the unknown ones, the missing ones, or none in particular."""
+    if error.validator == "additionalProperties":
+        return tuple(key for key in error.instance if key not in error.schema.get("properties", {}))
+    if error.validator == "required":
+        return tuple(key for key in error.validator_value if f"{key!r} is" in error.message)
+    return (None,)
 
-    for key in schema.get("required", ()):
-        if key not in instance:
-            yield broken("required", key)
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
-    for key, value in instance.items():
-        if names := schema.get("propertyNames"):
-            yield from (broken("propertyNames", key, names) for _ in violations(key, names, root=root))
-        if key in known:
-            yield from violations(value, known[key], root=root, path=(*path, key))
-        elif others is False:
-            yield broken("additionalProperties", key)
-        else:
-            yield from violations(value, others, root=root, path=(*path, key))
+
+@cache
+def _validator(schema: str) -> Any:
+    """The library's validator, with two of its words changed: text that waits for a variable breaks no rule,
+    and a pattern means the whole text (ECMA's `$`, which JSON Schema means, lets no final newline pass)."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.validators import extend
+
+    def waiting(keyword: Callable[..., Any]) -> Callable[..., Iterator[ValidationError]]:
+        def check(
+            validator: Any, value: object, instance: object, within: Schema
+        ) -> Iterator[ValidationError]:
+            if not isinstance(instance, Deferred):
+                yield from keyword(validator, value, instance, within) or ()
+
+        return check
+
+    def pattern(_: Any, value: str, instance: object, within: Schema) -> Iterator[ValidationError]:
+        if isinstance(instance, str) and not re.fullmatch(
+            value.removeprefix("^").removesuffix("$"), instance
+        ):
+            yield ValidationError(f"{instance!r} does not match {value!r}")
+
+    keywords = {**Draft202012Validator.VALIDATORS, "pattern": pattern}
+    tolerant = extend(  # type: ignore[no-untyped-call] # so are its stubs
+        Draft202012Validator, {name: waiting(check) for name, check in keywords.items()}
+    )
+    return tolerant(json.loads(schema))
 
 
 def types_at(schema: Schema, path: KeyPath, root: Schema) -> frozenset[str]:
@@ -169,19 +159,3 @@ def definition(root: Schema, reference: str) -> Schema:
 def _types(schema: Schema) -> frozenset[str]:
     types = schema.get("type", ())
     return frozenset((types,) if isinstance(types, str) else types)
-
-
-def _same(instance: object, allowed: object) -> bool:
-    return instance == allowed and type_of(instance) == type_of(allowed)  # Python takes true for 1
-
-
-def _matches(pattern: str, text: str) -> bool:
-    # Our patterns are anchored at both ends; Python's `$` would let a final newline pass.
-    return re.fullmatch(pattern.removeprefix("^").removesuffix("$"), text) is not None
-
-
-def _outside(number: int, schema: Schema, least: str, most: str) -> Iterator[str]:
-    if number < schema.get(least, number):
-        yield least
-    if number > schema.get(most, number):
-        yield most

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.servers import (
     running_server,
     stop_servers,
 )
+from tests.workspace import Workspace
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,3 +78,15 @@ def database(server: TestServer) -> Iterator[TestDatabase]:
     """A fresh database on it."""
     with fresh_database(server) as fresh:
         yield fresh
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, database: TestDatabase) -> Workspace:
+    """A project whose environment `test` is the fresh database."""
+    return Workspace.at(tmp_path / "trial", database)
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> Workspace:
+    """A project whose database cannot be reached."""
+    return Workspace.at(tmp_path / "trial")

@@ -13,6 +13,7 @@ class BackupPolicy:
     name: str
     scope: Literal["schema", "full"]
     format: Literal["plain", "custom"]
+    role: str | None = None  # what pg_dump works as; with forced row security it needs BYPASSRLS
     compress: int | None = None  # gzip level 0-9, custom format only; None = pg_dump's own default
 
     def covers(self, other: BackupPolicy) -> bool:

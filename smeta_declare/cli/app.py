@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +40,9 @@ class App:
         """The manifest's file: as given, or found upwards from the working directory."""
         from smeta_declare.manifest import find_manifest
 
-        return Path(self.manifest_option) if self.manifest_option else find_manifest(Path.cwd())
+        if self.manifest_option:
+            return Path(self.manifest_option)
+        return Path(os.path.relpath(find_manifest(Path.cwd())))
 
     @cached_property
     def manifest(self) -> Manifest:

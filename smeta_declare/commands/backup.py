@@ -62,10 +62,13 @@ def list_command(app: App, output: str) -> None:
 @click.pass_obj
 def create_command(app: App, environment: str, policy: str | None) -> None:
     """Take a backup now, by the environment's policy or a named one."""
-    from smeta_declare.resolve import policy_named
-
     resolved = app.resolve(environment)
-    chosen = policy_named(app.manifest, environment, app.environ, policy) if policy else resolved.backup
+    chosen = next((p for p in resolved.policies if p.name == policy), None) if policy else resolved.backup
+    if policy and chosen is None:
+        raise UsageError(
+            f"there is no backup policy {policy}",
+            hint=f"backups.policies has: {', '.join(p.name for p in resolved.policies) or 'none'}",
+        )
     if chosen is None:
         raise UsageError(
             f"environment {environment} has no backup policy",

@@ -266,6 +266,7 @@ def settings(
         "idle_in_transaction_session_timeout": timeouts.idle_in_transaction_ms,
         "idle_session_timeout": 0,
         "synchronous_commit": "on",
+        "standard_conforming_strings": "on",  # what `literal` and our own literals rely on
         "default_transaction_read_only": "off",
         "default_transaction_isolation": "read committed",
     }

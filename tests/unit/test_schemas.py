@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from smeta_declare import schemas
 from smeta_declare.errors import InvalidManifest
 from smeta_declare.manifest import parse_manifest, schema_text
 from smeta_declare.resolve import resolve
 
 FULL = (Path(__file__).parent / "full_manifest.yaml").read_text(encoding="utf-8")  # every key there is
 SCHEMA: dict[str, Any] = json.loads(schema_text())
+KEYWORDS = {  # what manifest._told has words for
+    *("$ref", "type", "enum", "const", "pattern", "minLength", "maxLength", "minimum", "maximum"),
+    *("items", "minItems", "maxItems", "properties", "additionalProperties", "propertyNames", "required"),
+    *("minProperties", "maxProperties", "if", "then", "else"),
+}
 DESCRIBING = {"$schema", "$id", "$defs", "title", "description", "default", "patternErrorMessage"}
 
 
@@ -27,10 +31,10 @@ def subschemas(schema: object) -> list[dict[str, Any]]:
     return [schema, *(found for part in below for found in subschemas(part))]
 
 
-def test_schema_is_valid_and_uses_only_keywords_we_decide_on() -> None:
+def test_schema_is_valid_and_uses_only_keywords_we_have_words_for() -> None:
     Draft202012Validator.check_schema(SCHEMA)
 
-    assert {key for schema in subschemas(SCHEMA) for key in schema} <= schemas.KEYWORDS | DESCRIBING
+    assert {key for schema in subschemas(SCHEMA) for key in schema} <= KEYWORDS | DESCRIBING
 
 
 def test_every_property_and_every_pattern_is_described() -> None:
@@ -113,20 +117,6 @@ def mutated(data: st.DataObject) -> Any:
         else:
             holder[path[-1]] = data.draw(VALUES)
     return instance
-
-
-@given(st.data())
-@settings(max_examples=400, deadline=None)
-def test_our_reading_of_the_schema_agrees_with_the_library(data: st.DataObject) -> None:
-    instance = mutated(data)
-
-    ours = {v.path for v in schemas.violations(instance, SCHEMA, root=SCHEMA)}
-    library = list(Draft202012Validator(SCHEMA).iter_errors(instance))
-
-    assert bool(ours) == bool(library)
-    # A value of the wrong type is told once; the library goes on to its other keywords, at the same place.
-    assert ours <= {tuple(e.absolute_path) for e in library} | {tuple(e.absolute_path)[:-1] for e in library}
-    assert {tuple(e.absolute_path) for e in library} <= ours
 
 
 @given(st.data())
