@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from smeta_declare.diagnostics import Location
 from smeta_declare.errors import InvalidMigration
 
 _MARKER = re.compile(r"^[ \t]*--[ \t]*(ROLLBACK|VALIDATION)_(START|END)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 # A marker that is nearly right would make a rollback part of the way forward: refused, not ignored.
-_NEARLY = re.compile(
-    r"^[ \t]*-*[ \t]*(ROLLBACK|VALIDATION)[ \t_-]*(START|BEGIN|END|STOP)[ \t:;.-]*$",
-    re.MULTILINE | re.IGNORECASE,
+_NEARLY = tuple(
+    re.compile(pattern, re.MULTILINE | re.IGNORECASE)
+    for pattern in (
+        r"^[ \t]*(?:-*|/\*)[ \t]*((?:ROLLBACK|VALIDATION)[ \t_-]*(?:START|BEGIN|END|STOP))[ \t:;.-]*(?:\*/[ \t]*)?$",
+        r"^[ \t]*(?:--+|/\*)[ \t]*((?:ROLLBACK|VALIDATION)_(?:START|END)\b).*$",
+    )
 )
+_LONE_WORD = re.compile(
+    r"^[ \t]*(?:--|/\*)[ \t]*([a-z]+[_-][a-z_-]+)[ \t:;.-]*(?:\*/[ \t]*)?$", re.MULTILINE | re.IGNORECASE
+)
+_MARKERS = ("ROLLBACK_START", "ROLLBACK_END", "VALIDATION_START", "VALIDATION_END")
 _HEADER = re.compile(
     r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE
 )
@@ -81,6 +89,14 @@ class Sections:
     validation: tuple[int, int] | None
 
 
+def _nearly_markers(text: str) -> Iterator[re.Match[str]]:
+    for pattern in _NEARLY:
+        yield from pattern.finditer(text)
+    for word in _LONE_WORD.finditer(text):
+        if get_close_matches(word[1].upper().replace("-", "_"), _MARKERS, n=1, cutoff=0.84):
+            yield word
+
+
 def cut_sections(
     text: str,
     *,
@@ -98,12 +114,12 @@ def cut_sections(
 
     markers = [m for m in _MARKER.finditer(text) if genuine(m.start(1))]
     known = {m.start(1) for m in markers}
-    for nearly in _NEARLY.finditer(text):
+    for nearly in _nearly_markers(text):
         if nearly.start(1) not in known and genuine(nearly.start(1)):
             raise refuse(
                 nearly.start(1),
                 f"`{nearly[0].strip()}` is nearly a section marker, and would be ignored",
-                "write it as one of -- ROLLBACK_START, -- ROLLBACK_END, -- VALIDATION_START, -- VALIDATION_END",
+                "write it as one of " + ", ".join(f"-- {marker}" for marker in _MARKERS),
             )
     ranges: dict[str, tuple[int, int]] = {}
     opened: re.Match[str] | None = None
