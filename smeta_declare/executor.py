@@ -34,7 +34,7 @@ from smeta_declare.plan import (
 )
 from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, own_session, settings
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.run import History
+from smeta_declare.run import Direction, History
 from smeta_declare.secrets import Sendable, sendable
 
 # What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
@@ -170,6 +170,7 @@ class _Run:
         except BaseException as error:
             self._failed(error, begun)
             raise self._explained(error) from error
+        self._own_session()
         self.journal.close_run(self.id, "done")
         duration = _since(begun)
         self.told(RunFinished(outcome="done", duration_ms=duration))
@@ -180,9 +181,16 @@ class _Run:
             case BackupStep():
                 pass  # taken before the run was opened
             case TransactionStep():
+                self._own_session()
                 self._retrying(step.id, lambda: self._in_transaction(step))
             case AutocommitStep():
+                self._own_session()
                 self._on_its_own(step)
+
+    def _own_session(self) -> None:
+        """Our own session again: a committed `set default_transaction_read_only = on` would stop the journal."""
+        own = settings(self.session, self.environment.timeouts, self.environment.locks)
+        self.session.run(_CLEAN + own + self.ours)
 
     def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
         """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
@@ -349,7 +357,7 @@ class _Run:
             location = sent.locate(error.position) if sent else None
             if error.lock_not_available and self.session.in_transaction:
                 raise _LockMissed(error, location) from error
-            raise failure(error, sent, location, self.position) from error
+            raise failure(error, sent, location, self.position, self.plan.direction) from error
 
     def _failed(self, error: BaseException, begun: float) -> None:
         """Roll back and close the run, as far as the connection still answers."""
@@ -400,7 +408,9 @@ class _LockMissed(Exception):
         self.cause, self.location = cause, location
 
 
-def failure(error: ServerError, sent: Sendable | None, location: Location | None, where: str) -> SmetaError:
+def failure(
+    error: ServerError, sent: Sendable | None, location: Location | None, where: str, direction: Direction
+) -> SmetaError:
     """The error of a statement, in the words of the template."""
     statement = (f"statement: {sent.shown}",) if sent else ()
     detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")
@@ -413,6 +423,11 @@ def failure(error: ServerError, sent: Sendable | None, location: Location | None
         )
     if error.lock_not_available:
         return LockTimeout(f"{where}: {error.message}", location=location, detail=detail)
+    otherwise = {
+        "forward": "correct the migration and run the same command again",
+        "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way, "
+        "or undo the migration with a new one",
+    }
     hints = {
         "42501": "grant the role what it needs, or set `role:` to the owner",
         "0A000": "PostgreSQL cannot do this here; see its message",
@@ -422,7 +437,7 @@ def failure(error: ServerError, sent: Sendable | None, location: Location | None
         f"{where}: {error.message}",
         location=location,
         detail=detail,
-        hint=hints.get(error.sqlstate, "correct the migration and run the same command again"),
+        hint=hints.get(error.sqlstate, otherwise[direction]),
     )
 
 

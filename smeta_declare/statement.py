@@ -291,6 +291,14 @@ def _explain(rendered: Rendered, error: Exception) -> NoReturn:
 
 _QUOTING = "standard_conforming_strings"
 _COPY = re.compile(r"^[ \t]*(?P<copy>copy\b[^;]*\bfrom\s+stdin\b)", re.IGNORECASE | re.MULTILINE)
+# `set transaction read only` would stop our own statements at the end of the transaction.
+_TRANSACTION_SETTINGS = (
+    "transaction",
+    "transaction snapshot",
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+)
 _REFUSED = {  # code, message, hint
     "nul": (
         "nul",
@@ -333,7 +341,9 @@ _REFUSED = {  # code, message, hint
 def _refused(text: str, statement: Statement, node: parsetree.Node, tokens: list[Any]) -> Iterator[str]:
     """The keys of `_REFUSED` that a statement deserves."""
     kind = statement.kind
-    if kind == "TransactionStmt":
+    if kind == "TransactionStmt" or (
+        kind == "VariableSetStmt" and node.get("name", "").lower() in _TRANSACTION_SETTINGS
+    ):
         yield "transaction"
     if kind == "CopyStmt" and "filename" not in node:
         yield "copy"

@@ -1,0 +1,42 @@
+"""The command line in this process: for words and exit codes, where a process of its own proves nothing more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from unittest import mock
+
+from smeta_declare.cli import main, views
+from smeta_declare.masking import Masker
+from tests.workspace import Outcome, Workspace
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def smeta(workspace: Workspace, *arguments: str, environ: Mapping[str, str] | None = None) -> Outcome:
+    """Run a command in a project, as `Workspace.smeta` does in a process of its own."""
+    return smeta_in(workspace.root, *arguments, environ={**workspace.environ, **(environ or {})})
+
+
+def smeta_in(directory: Path, *arguments: str, environ: Mapping[str, str]) -> Outcome:
+    """Run a command in a directory under exactly this environ; what it changes of the process is put back."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    with (
+        contextlib.chdir(directory),
+        mock.patch.dict(os.environ, environ, clear=True),
+        mock.patch("sys.stdin", io.StringIO()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main.run(arguments)
+        finally:
+            views.mask_with(Masker())
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return Outcome(int(code), out.getvalue(), err.getvalue())
