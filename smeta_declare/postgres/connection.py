@@ -238,8 +238,14 @@ def _text(name: str) -> tuple[tuple[str, str], ...]:
     return (*pieces, ("text", source[end:]))
 
 
+class ReadOnlyDatabase(Refused):
+    """Somebody closed the database to writing, and we do not go around that."""
+
+    code = "read-only-database"
+
+
 def check_server(session: Session, *, in_recovery: bool) -> None:
-    """Refuse a server that nothing may be applied to."""
+    """Refuse a server or database that nothing may be applied to."""
     major = session.server_version_num // 10000
     if not OLDEST <= major <= NEWEST:
         raise UnsupportedServer(
@@ -250,6 +256,11 @@ def check_server(session: Session, *, in_recovery: bool) -> None:
         raise UnsupportedServer(
             "the server is a standby: it can be read only",
             hint="connect to the primary (target_session_attrs=read-write chooses it)",
+        )
+    if session.ask("read_only")[0].rows[0][0]:
+        raise ReadOnlyDatabase(
+            "default_transaction_read_only is on for this database or user: somebody closed it to writing",
+            hint="ask who did it, or reset it: alter database … reset default_transaction_read_only",
         )
 
 

@@ -560,3 +560,17 @@ def test_a_rollback_that_fails_in_the_middle(workspace: Workspace, database: Tes
     database.query("create table nowhere ()")
     assert smeta(workspace, "rollback", "--env", "test").code == 0
     assert workspace.tables() == set()
+
+
+def test_a_database_that_somebody_closed_to_writing(workspace: Workspace, database: TestDatabase) -> None:
+    # It was opened for ourselves, silently.
+    workspace.migration("1_a", TABLE)
+    database.query_as_admin(f"alter database {database.name} set default_transaction_read_only = on")
+
+    refused = apply(workspace)
+
+    assert refused.code == 3
+    assert "error[read-only-database]: default_transaction_read_only is on" in refused.err
+    assert "alter database" in refused.err
+    assert_untouched(database)
+    assert smeta(workspace, "status", "--env", "test").code == 0
