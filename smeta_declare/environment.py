@@ -8,7 +8,7 @@ from typing import Literal
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.diagnostics import Location
-from smeta_declare.template import Value
+from smeta_declare.rendered import Value
 from smeta_declare.validation import Expectation
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Protocol
 
 
@@ -12,9 +13,11 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """The event's name and facts."""
-        return {"event": _name(type(self).__name__), **asdict(self)}
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"event": _name(type(self).__name__), **facts}
 
 
+@cache
 def _name(class_name: str) -> str:
     return "".join(f"-{c.lower()}" if c.isupper() else c for c in class_name).lstrip("-")
 

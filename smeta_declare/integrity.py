@@ -7,14 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from smeta_declare.environment import Environment
 from smeta_declare.migration import MigrationFile
-from smeta_declare.rendering import (
-    RenderedMigration,
-    inputs_digest,
-    loads_templates,
-    section_meaning,
-)
+from smeta_declare.rendering import RenderedMigration, section_meaning
 from smeta_declare.run import AppliedMigration
 from smeta_declare.statement import meaning, parser_version
 
@@ -49,12 +43,9 @@ class Change:
 def find_change(
     row: AppliedMigration,
     file: MigrationFile,
-    environment: Environment,
     rendered: Callable[[], RenderedMigration],
 ) -> Change | None:
-    """Compare a history row with its file. Renders and parses only where the inputs are not byte for byte the same."""
-    if not loads_templates(file) and row.inputs == inputs_digest(file, environment.template_variables()):
-        return None
+    """Compare a history row with its file by what both mean."""
     now = rendered()
     if row.inputs == now.inputs:
         return None

@@ -19,6 +19,7 @@ class MigrationLog:
     path: Path
     run: str
     masker: Masker
+    _file: int | None = None
 
     def __call__(self, event: Event) -> None:
         line = {
@@ -27,9 +28,8 @@ class MigrationLog:
             **event.as_dict(),
         }
         text = self.masker(json.dumps(line, ensure_ascii=False)) + "\n"
-        # One write in append mode: lines of two runners never mix.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.open(self.path, flags, 0o600)
+        # One write in append mode: lines of two runners never mix. Closed with the process.
+        os.write(self._file, text.encode())

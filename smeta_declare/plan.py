@@ -25,21 +25,20 @@ class PlannedStatement:
     text: str
     kind: str
     summary: str
-    location: Location
+    source: Rendered = field(compare=False, repr=False)  # the section it is part of, which knows the places
+    start: int  # where in that section
     alone: str | None = None  # why PostgreSQL refuses it inside a transaction
     leaves_behind: str | None = None  # the index that a failed concurrent build leaves
     secrets: tuple[SecretSlot, ...] = ()
-    source: Rendered | None = field(default=None, compare=False, repr=False)
-    start: int = field(default=0, compare=False)
+
+    @property
+    def location(self) -> Location:
+        """The template's place of its first character."""
+        return self.locate(0)
 
     def locate(self, offset: int) -> Location:
         """The template's place of a character of the statement."""
-        if self.source is not None:
-            return self.source.locate(self.start + offset)
-        before = self.text[:offset]
-        last = before.rfind("\n")
-        column = self.location.column + offset if last < 0 else offset - last
-        return Location(file=self.location.file, line=self.location.line + before.count("\n"), column=column)
+        return self.source.locate(self.start + offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,14 +9,14 @@ from dataclasses import dataclass
 from smeta_declare.diagnostics import Location
 from smeta_declare.environment import MigrationEntry
 from smeta_declare.errors import InvalidMigration
+from smeta_declare.inputs import inputs_digest
 from smeta_declare.migration import Header, MigrationFile, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
 from smeta_declare.statement import Comment, Statement, leading_comments, meaning, slots_of, statements
-from smeta_declare.template import Rendered, Secret, Value, render
+from smeta_declare.template import Rendered, Value, render
 from smeta_declare.validation import Expectation
 
 _EXPECT = re.compile(r"\s*expect:\s*(.*?)\s*")
-_LOADS = re.compile(r"{%[-+]?\s*(include|import|from|extends)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,30 +52,6 @@ class RenderedMigration:
     validations: tuple[Question, ...]
     inputs: str
     includes: tuple[str, ...] = ()
-
-
-def inputs_digest(
-    file: MigrationFile, variables: Mapping[str, Value], included: Iterable[tuple[str, str]] = ()
-) -> str:
-    """SHA-256 of all that rendering reads. A file without template marks depends on itself alone."""
-    templated = any(mark in file.source for mark in ("{{", "{%", "{#"))
-    values = {k: _printable(v) for k, v in sorted(variables.items())} if templated else {}
-    return hashlib.sha256(json.dumps([file.source, values, sorted(included)]).encode()).hexdigest()
-
-
-def loads_templates(file: MigrationFile) -> bool:
-    """Whether a file may include others, so that its own text does not say everything."""
-    return bool(_LOADS.search(file.source))
-
-
-def _printable(value: Value) -> object:
-    match value:
-        case Secret():
-            return {"secret": value.name}
-        case tuple():
-            return [_printable(v) for v in value]
-        case _:
-            return value
 
 
 def render_migration(
@@ -125,7 +99,6 @@ def section_of(rendered: Rendered) -> RenderedSection:
                 text=s.text,
                 kind=s.kind,
                 summary=s.summary,
-                location=rendered.locate(s.start),
                 alone=s.alone,
                 leaves_behind=s.leaves_behind,
                 secrets=slots_of(rendered, s),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
-from smeta_declare.integrity import Change, find_change
+from smeta_declare.inputs import inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.rendering import RenderedMigration
 from smeta_declare.run import AppliedMigration, History
+
+if TYPE_CHECKING:
+    from smeta_declare.integrity import Change
+    from smeta_declare.rendering import RenderedMigration
 
 STATUS_FORMAT = "smeta.status/1"
 State = Literal["applied", "pending", "partial", "unknown"]
@@ -126,9 +129,17 @@ def compare(
     read: Callable[[str], MigrationFile],
     rendered: Callable[[MigrationEntry], RenderedMigration],
 ) -> tuple[Change | None, str | None]:
-    """What changed in the file of an applied migration, or why that cannot be said."""
+    """What changed in the file of an applied migration, or why that cannot be said.
+
+    Nothing is rendered or parsed where the inputs are byte for byte the same: that is the usual case.
+    """
     try:
-        return find_change(row, read(row.version), environment, lambda: rendered(entry)), None
+        file = read(row.version)
+        if not loads_templates(file) and row.inputs == inputs_digest(file, environment.template_variables()):
+            return None, None
+        from smeta_declare.integrity import find_change
+
+        return find_change(row, file, lambda: rendered(entry)), None
     except InvalidInput as error:
         place = f" ({error.location})" if error.location else ""
         return None, f"{error.message}{place}"

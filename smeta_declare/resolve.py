@@ -27,8 +27,8 @@ from smeta_declare.errors import UnknownEnvironment
 from smeta_declare.inheritance import Leaf, built_in, duration_ms, merged, nested
 from smeta_declare.manifest import Manifest, schema_findings
 from smeta_declare.references import chain, expectation, reference_findings, unprotected
+from smeta_declare.rendered import Secret, Value
 from smeta_declare.schemas import Deferred, KeyPath, path_text
-from smeta_declare.template import Secret, Value
 from smeta_declare.yaml_source import Document, invalid, mistake
 
 _AMBIENT = ("PGHOST", "PGDATABASE", "PGSERVICE")

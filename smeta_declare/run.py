@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 Direction = Literal["forward", "rollback"]
@@ -66,7 +67,7 @@ class KeptRollback:
     secrets: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class History:
     """The state that a plan starts from. `id` is None where the database has no history yet."""
 
@@ -81,7 +82,11 @@ class History:
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""
-        return next((row for row in self.applied if row.version == version), None)
+        return self._by_version.get(version)
+
+    @cached_property
+    def _by_version(self) -> dict[str, AppliedMigration]:
+        return {row.version: row for row in self.applied}
 
     def partial_of(self, version: str, direction: Direction) -> PartialMigration | None:
         """What is half done of a version in a direction."""

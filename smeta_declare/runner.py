@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
-from smeta_declare.environment import Environment
 from smeta_declare.errors import Refused, SmetaError
-from smeta_declare.events import BackupTaken, Noticed, RunnerWaited, Sink
+from smeta_declare.events import BackupTaken, RunnerWaited
 from smeta_declare.executor import RunResult, ask, check_secrets, execute
-from smeta_declare.integrity import Change
 from smeta_declare.plan import BackupStep, Plan
 from smeta_declare.planner import check_question, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import Session
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.postgres.target import opened, refuse_unless_writable
-from smeta_declare.project import Project
+from smeta_declare.postgres.target import refuse_unless_writable
+from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
-from smeta_declare.report import Status, build_status, compare
 from smeta_declare.run import History, Target
 from smeta_declare.template import Rendered
 
@@ -43,41 +39,10 @@ class Verification:
     failure: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runner:
-    """Everything a run needs besides the database."""
+class Runner(Reader):
+    """Plans and runs."""
 
-    environment: Environment
-    project: Project
-    environ: Mapping[str, str]
-    secrets: Mapping[str, str]
-    run: str
-    application_name: str
-    told: Sink
-
-    @contextmanager
-    def connected(self) -> Iterator[Journal]:
-        """The journal of the environment's database."""
-        with opened(
-            self.environment, self.project.root, self.environ, application_name=self.application_name
-        ) as journal:
-            journal.session.on_notice(
-                lambda severity, text: self.told(Noticed(severity=severity, message=text))
-            )
-            yield journal
-
-    # looking
-
-    def status(self, journal: Journal) -> Status:
-        """How far the database is."""
-        target, history = journal.state()
-        return build_status(
-            self.environment,
-            history,
-            target.database,
-            lambda version: self.project.read(self.environment, version),
-            lambda entry: self.project.rendered(self.environment, entry),
-        )
+    # planning
 
     def plan_forward(
         self, journal: Journal, *, to: str | None = None, backup: bool = True
@@ -104,21 +69,6 @@ class Runner:
         """The plan of `rollback`."""
         target, history = journal.state()
         return plan_rollback(self.environment, history, target, count=count, to=to, backup=backup), history
-
-    def changes(self, history: History) -> list[Change]:
-        """What became of the files of applied migrations."""
-        found = []
-        for entry in self.environment.migrations:
-            if row := history.find(entry.version):
-                change, _ = compare(
-                    row,
-                    entry,
-                    self.environment,
-                    lambda version: self.project.read(self.environment, version),
-                    lambda entry: self.project.rendered(self.environment, entry),
-                )
-                found += [change] if change else []
-        return found
 
     def _check_unchanged(self, history: History) -> None:
         changed = [c for c in self.changes(history) if c.kind == "meaning"]

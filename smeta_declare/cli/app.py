@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smeta_declare.cli.views import mask_with
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import Environment
 from smeta_declare.masking import Masker
 from smeta_declare.project import Project, raise_findings
-from smeta_declare.template import Secret
+from smeta_declare.rendered import Secret
 
 if TYPE_CHECKING:
     from smeta_declare.events import Event, Sink
     from smeta_declare.manifest import Manifest
+    from smeta_declare.reader import Reader
     from smeta_declare.runner import Runner
 
 
@@ -92,32 +93,44 @@ class App:
 
     def sink(self) -> Sink:
         """Tells the log and the terminal what happens."""
-        from smeta_declare.cli.progress import Progress
-        from smeta_declare.migration_log import MigrationLog
 
-        path = Path(self.log_option) if self.log_option else self.root / "migration.log"
-        log = MigrationLog(path, run=self.run, masker=self.masker)
-        progress = Progress(quiet=self.quiet, verbose=self.verbose)
+        @cache
+        def sinks() -> tuple[Sink, Sink]:
+            from smeta_declare.cli.progress import Progress
+            from smeta_declare.migration_log import MigrationLog
+
+            path = Path(self.log_option) if self.log_option else self.root / "migration.log"
+            log = MigrationLog(path, run=self.run, masker=self.masker)
+            return log, Progress(quiet=self.quiet, verbose=self.verbose)
 
         def told(event: Event) -> None:
-            log(event)
-            progress(event)
+            for sink in sinks():
+                sink(event)
 
         return told
 
+    def reader(self, environment: Environment) -> Reader:
+        """What looks at the database."""
+        from smeta_declare.reader import Reader
+
+        return Reader(**self._needs(environment))
+
     def runner(self, environment: Environment) -> Runner:
-        """What runs and asks for this call."""
+        """What plans and runs."""
         from smeta_declare.runner import Runner
 
-        return Runner(
-            environment=environment,
-            project=self.project,
-            environ=self.environ,
-            secrets=self.secrets(environment),
-            run=self.run,
-            application_name=self.application_name,
-            told=self.sink(),
-        )
+        return Runner(**self._needs(environment))
+
+    def _needs(self, environment: Environment) -> dict[str, Any]:
+        return {
+            "environment": environment,
+            "project": self.project,
+            "environ": self.environ,
+            "secrets": self.secrets(environment),
+            "run": self.run,
+            "application_name": self.application_name,
+            "told": self.sink(),
+        }
 
     @property
     def application_name(self) -> str:

@@ -15,8 +15,8 @@ from smeta_declare.cli.views import answer, answer_json, table
 @click.pass_obj
 def command(app: App, environment: str, output: str) -> None:
     """List applied migrations in the order of application: when, by whom, how long it took."""
-    runner = app.runner(app.resolve(environment))
-    with runner.connected() as journal:
+    reader = app.reader(app.resolve(environment))
+    with reader.connected() as journal:
         _, history = journal.state()
     if output == "json":
         answer_json(

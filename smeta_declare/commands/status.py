@@ -43,9 +43,9 @@ def command(app: App, /, environment: str, output: str, *, detailed_exitcode: bo
     resolved = app.resolve(environment)
     for finding in app.project.check_files(resolved, (e.version for e in app.manifest.entries)):
         talk(f"{finding.severity}[{finding.code}]: {finding.message}")
-    runner = app.runner(resolved)
-    with runner.connected() as journal:
-        status = runner.status(journal)
+    reader = app.reader(resolved)
+    with reader.connected() as journal:
+        status = reader.status(journal)
     if output == "json":
         answer_json(status.as_dict())
     else:

@@ -8,12 +8,11 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smeta_declare import __version__
 from smeta_declare.environment import HistoryPlace
 from smeta_declare.errors import Refused, Retryable
-from smeta_declare.plan import Plan, Work
 from smeta_declare.postgres.connection import Answer, ServerError, Session, privileges_explained
 from smeta_declare.run import (
     AppliedMigration,
@@ -24,6 +23,9 @@ from smeta_declare.run import (
     PartialMigration,
     Target,
 )
+
+if TYPE_CHECKING:
+    from smeta_declare.plan import Plan, Work
 
 FORMAT = 1
 # First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.

@@ -18,7 +18,6 @@ from smeta_declare.postgres.connection import (
     watch_client,
 )
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.postgres.server import Server
 
 
 class RoleUnusable(Refused):
@@ -33,6 +32,8 @@ def conninfo_of(environment: Environment, root: Path, environ: Mapping[str, str]
         case Conninfo():
             return environment.database
         case EmbeddedDatabase():
+            from smeta_declare.postgres.server import Server
+
             server = Server.of_project(root, environ)
             server.start()
             return server.ensure_database(embedded_name(environment))

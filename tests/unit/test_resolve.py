@@ -208,7 +208,7 @@ def test_protected_environment_takes_no_ambient_target() -> None:
 def test_environment_without_any_target_is_refused() -> None:
     found = refused(environments("  dev:\n"), "dev")[0]
 
-    assert (found.code, found.message) == ("manifest-required", "`dev` has no database")
+    assert (found.code, found.message) == ("manifest-no-database", "`dev` has no database")
     assert found.hint == "add `database:` to `environments.dev`, or set DATABASE_URL"
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from smeta_declare import schemas
 from smeta_declare.errors import InvalidManifest
 from smeta_declare.manifest import parse_manifest, schema_text
 from smeta_declare.resolve import resolve
@@ -117,6 +118,17 @@ def mutated(data: st.DataObject) -> Any:
         else:
             holder[path[-1]] = data.draw(VALUES)
     return instance
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_the_quick_yes_is_never_wrong_and_a_no_is_rare(data: st.DataObject) -> None:
+    instance = mutated(data)
+
+    quick = schemas.keeps(instance, SCHEMA, SCHEMA)
+
+    # Patterns end at the end of the text here and for ECMA; Python's `$` lets a final newline pass.
+    assert quick == Draft202012Validator(SCHEMA).is_valid(instance)
 
 
 @given(st.data())
