@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -114,6 +114,9 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
     return Session(connection, conninfo)
 
 
+_ADDRESS = ("host", "hostaddr", "port", "user", "dbname")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One result: column names and rows; what the server called it; rows touched."""
@@ -156,8 +159,14 @@ class Session:
         return not (self._connection.closed or self._connection.broken)
 
     def parameters(self) -> dict[str, str]:
-        """The libpq parameters in effect (host, port, user, dbname, …), for pg_dump."""
-        return {**self._connection.info.get_parameters(), "password": self._connection.info.password or ""}
+        """The libpq parameters for pg_dump: where we are connected, and what else the connection string gives.
+
+        Not all that our libpq knows: an older pg_dump refuses parameters that are newer than itself (sslcertmode).
+        """
+        given = self.conninfo.parameters()
+        known = self._connection.info.get_parameters()
+        kept = {k: v for k, v in known.items() if k in _ADDRESS or k in given}
+        return {**kept, "password": self._connection.info.password or ""}
 
     def run(self, text: str) -> list[Answer]:
         """Send text as it is, as one message; the answers of all its statements."""
@@ -227,7 +236,7 @@ _PLACE = re.compile(r"%\((\w+)\)s|\{(\w+)\}")
 @cache
 def _text(name: str) -> tuple[tuple[str, str], ...]:
     """A file of `sql/` in pieces: text, {identifier}, %(value)s. Comments are left out."""
-    source = (files("smeta_declare.postgres") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    source = (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     source = re.sub(r"^--.*\n", "", source, flags=re.MULTILINE).strip()
     pieces: list[tuple[str, str]] = []
     end = 0

@@ -1,0 +1,304 @@
+"""SMETA360's own manifest and migrations: forward, back and forward again, and what its tenants may see."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.inprocess import smeta
+from tests.servers import TestDatabase
+from tests.workspace import Workspace
+
+CHECKOUT = Path(__file__).parents[2]
+SQL = Path(__file__).parent / "sql"
+BASE = (
+    "20250901090000_reference_catalogue",
+    "20250915090000_projects_and_estimates",
+    "20250925090000_accounts",
+)
+READY = (
+    "20251007120000_performance_indexes",
+    "20251007121000_multitenancy_enhancement",
+    "20251007122000_auth_security_enhancement",
+)
+ALL = (*BASE, *READY)
+INDEXES, TENANCY, SECURITY = READY
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: TestDatabase) -> Workspace:
+    """The checkout's manifest and migrations; the environment `ci` is the fresh database."""
+    workspace = Workspace.at(tmp_path / "smeta360", database)
+    (workspace.root / "migrations").rmdir()
+    shutil.copytree(CHECKOUT / "migrations", workspace.root / "migrations")
+    shutil.copy(CHECKOUT / "smeta.yaml", workspace.manifest)
+    workspace.environ["SMETA_CI_URL"] = database.conninfo.dsn
+    return workspace
+
+
+def build_at_once(project: Workspace) -> None:
+    """Let `ci` build its indexes inside the transaction, as `dev` does."""
+    text = project.manifest.read_text()
+    assert "vars: {concurrently: true} " in text
+    project.manifest.write_text(
+        text.replace("vars: {concurrently: true} ", "vars: {concurrently: false} ", 1)
+    )
+
+
+def run(project: Workspace, *arguments: str) -> str:
+    """Run a command that must succeed; its answer."""
+    done = smeta(project, *arguments, "--env", "ci")
+    assert done.code == 0, done.err
+    return done.out
+
+
+def schema(database: TestDatabase) -> str:
+    """The schema without smeta's own tables: as pg_dump writes it, or from the catalogue of a foreign server."""
+    if database.server.binaries is None:
+        return "\n".join(str(row) for row in database.query((SQL / "schema.sql").read_text()))
+    dump = subprocess.run(
+        [
+            database.server.binaries.directory / "pg_dump",
+            "--schema-only",
+            "--exclude-schema=smeta",
+            "--exclude-table=public.schema_migrations*",
+            f"--dbname={database.conninfo.dsn}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return re.sub(r"^\\(un)?restrict .*\n", "", dump, flags=re.MULTILINE)  # a random word in each dump
+
+
+@pytest.mark.parametrize("concurrently", [True, False])
+def test_there_and_back_and_there_again(
+    project: Workspace, database: TestDatabase, *, concurrently: bool
+) -> None:
+    if not concurrently:
+        build_at_once(project)
+    empty = schema(database)
+
+    run(project, "apply")
+    first = schema(database)
+    run(project, "verify")
+    run(project, "rollback", "6", "--no-backup")
+    assert schema(database) == empty
+    assert project.applied() == []
+    run(project, "apply", "--no-backup")
+
+    assert schema(database) == first
+    assert project.applied() == list(ALL)
+    assert re.search(r"(\d+) of \1 hold", run(project, "verify"))
+
+
+def test_one_by_one_each_way_back_is_the_way_it_came(project: Workspace, database: TestDatabase) -> None:
+    stages = [schema(database)]
+    for version in ALL:
+        run(project, "apply", "--to", version, "--no-backup")
+        stages.append(schema(database))
+    assert len(set(stages)) == len(ALL) + 1
+
+    for version, before in zip(reversed(ALL), reversed(stages[:-1]), strict=True):
+        assert run(project, "rollback", "--no-backup") == f"rolled back {version}\n"
+        assert schema(database) == before, version
+
+
+def test_status_on_the_base(project: Workspace) -> None:
+    run(project, "apply", "--to", BASE[-1], "--no-backup")
+
+    assert "total 6, applied 3, pending 3\n" in run(project, "status")
+
+
+def test_the_backup_is_the_strongest_that_a_pending_migration_asks_for(project: Workspace) -> None:
+    run(project, "apply", "--to", INDEXES)
+    run(project, "apply")
+
+    kinds = sorted(p.suffix for p in (project.root / "backups").iterdir() if p.suffix != ".json")
+    assert kinds == [".dump", ".sql"]  # the schema before the base; everything before the tenants
+    assert {p.stat().st_mode & 0o777 for p in (project.root / "backups").iterdir()} == {0o600}
+
+
+# the tenants
+
+
+def attack(database: TestDatabase, role: str | None = None) -> None:
+    """Try what one tenant may not do to another; raises what leaked. Leaves nothing behind."""
+    with closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        if role:
+            connection.execute(f"set role {role}".encode())
+        connection.execute((SQL / "tenant_isolation.sql").read_bytes())
+        connection.rollback()
+
+
+@contextmanager
+def application(database: TestDatabase) -> Iterator[str]:
+    """A role that may read and write every table, and owns none."""
+    role = f"app_{database.name}"
+    database.query_as_admin(
+        f"create role {role}; grant {role} to smeta_owner; grant usage on schema public to {role};"
+        f"grant select, insert, update, delete on all tables in schema public to {role};"
+    )
+    try:
+        yield role
+    finally:
+        database.query_as_admin(f"drop owned by {role}; drop role {role}")
+
+
+def test_tenants_are_sealed(project: Workspace, database: TestDatabase) -> None:
+    run(project, "apply", "--no-backup")
+    database.query((SQL / "two_tenants.sql").read_text())
+
+    attack(database)
+    with application(database) as role:
+        attack(database, role)
+
+
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+@pytest.mark.parametrize(
+    ("hole", "leak"),
+    [
+        ("alter table projects no force row level security", "projects"),
+        ("alter table materials disable row level security", "materials"),
+        ("create policy open on estimates for update using (true)", "estimates"),
+        ("create policy open on estimate_items for delete using (true)", "estimate_items"),
+        ("alter table statistics_2026_11 disable row level security", "statistics_2026_11"),
+    ],
+)
+def test_the_attack_finds_a_hole(project: Workspace, database: TestDatabase, hole: str, leak: str) -> None:
+    run(project, "apply", "--no-backup")
+    database.query((SQL / "two_tenants.sql").read_text())
+    database.query(hole)
+
+    with pytest.raises(psycopg.errors.RaiseException, match=leak):
+        attack(database)
+
+
+# what its earlier draft did wrong
+
+
+def test_every_concurrent_build_is_a_step_of_its_own(project: Workspace) -> None:
+    plan = json.loads(run(project, "plan", "--format", "json"))
+
+    alone = [s for s in plan["steps"] if s["kind"] == "autocommit"]
+    texts = [s["work"]["statements"][0]["text"] for s in alone]
+    assert len(texts) == 6
+    assert all(re.match(r"create (unique )?index concurrently ", text) for text in texts)
+    inside = [
+        statement["text"]
+        for step in plan["steps"]
+        if step["kind"] == "transaction"
+        for work in step["works"]
+        for statement in work["statements"]
+    ]
+    assert not [text for text in inside if re.match(r"(create|drop).* concurrently ", text)]
+
+
+def test_built_at_once_everything_is_one_transaction(project: Workspace) -> None:
+    build_at_once(project)
+
+    plan = json.loads(run(project, "plan", "--format", "json"))
+
+    assert [s["kind"] for s in plan["steps"]] == ["backup", "transaction"]
+
+
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+@pytest.mark.parametrize(
+    ("version", "damage"),
+    [
+        (INDEXES, "drop index materials_search_idx"),
+        (INDEXES, "drop index auth_users_email_lower_idx"),
+        (TENANCY, "alter table projects no force row level security"),
+        (TENANCY, "alter table estimates disable row level security"),
+        (TENANCY, "drop policy smeta_tenant on projects"),
+        (TENANCY, "drop function get_current_tenant_id() cascade"),
+        (SECURITY, "drop table login_attempts cascade"),
+        (SECURITY, "alter table auth_users drop column locked_until cascade"),
+    ],
+)
+def test_validations_can_fail(project: Workspace, version: str, damage: str) -> None:
+    """A migration that leaves something out is not applied."""
+    build_at_once(project)
+    path = project.root / "migrations" / f"{version}.sql"
+    text = path.read_text()
+    path.write_text(text.replace("-- ROLLBACK_START", f"{damage};\n-- ROLLBACK_START", 1))
+
+    failed = smeta(project, "apply", "--env", "ci", "--to", version, "--no-backup")
+
+    assert failed.code == 1
+    assert "error[validation-failed]" in failed.err
+    assert f"{version} validation " in failed.err
+    assert project.applied() == []
+
+
+def test_a_concurrent_build_that_fails_is_resumed(project: Workspace, database: TestDatabase) -> None:
+    run(project, "apply", "--to", BASE[-1], "--no-backup")
+    database.query(
+        "insert into auth_users (email, password_hash, first_name, last_name)"
+        " select upper(email), password_hash, first_name, last_name from auth_users limit 1"
+    )
+
+    halfway = smeta(project, "apply", "--env", "ci", "--no-backup")
+
+    assert halfway.code == 5
+    assert "Key (lower(email))=" in halfway.err
+    assert INDEXES not in project.applied()
+    assert "partial 1" in run(project, "status")
+    database.query("delete from auth_users where email = upper(email); drop index auth_users_email_lower_idx")
+    run(project, "apply", "--no-backup")
+    assert project.applied() == list(ALL)
+    run(project, "verify")
+
+
+# the data
+
+
+def search(database: TestDatabase, words: str, tenant: str | None = None) -> tuple[list[str], str]:
+    """What a search in the catalogue finds, and how PostgreSQL goes about it, as the owner of the table."""
+    query = (
+        "select name from materials where deleted_at is null"
+        " and to_tsvector('russian', name || ' ' || coalesce(description, ''))"
+        " @@ websearch_to_tsquery('russian', %s) order by name"
+    )
+    with closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        if tenant:
+            connection.execute("select set_tenant_context(%s)", (tenant,))
+        connection.execute("set local enable_seqscan = off")
+        found = [row[0] for row in connection.execute(query, (words,))]
+        plan = "\n".join(row[0] for row in connection.execute(f"explain {query}".encode(), (words,)))
+    return found, plan
+
+
+def test_russian_words_are_found_by_the_index_whatever_their_ending(
+    project: Workspace, database: TestDatabase
+) -> None:
+    run(project, "apply", "--to", INDEXES, "--no-backup")
+
+    found, plan = search(database, "бетонов")
+
+    assert found == ["Бетон М100 В7,5", "Бетон М300 В22,5"]
+    assert set(search(database, "кирпичей OR красками")[0]) == {
+        "Кирпич керамический полнотелый",
+        "Краска интерьерная моющаяся",
+    }
+    assert "materials_search_idx" in plan
+
+
+def test_a_tenant_finds_the_shared_catalogue_and_nobody_else_does(
+    project: Workspace, database: TestDatabase
+) -> None:
+    run(project, "apply", "--no-backup")
+    ((tenant,),) = database.query_as_admin("select id::text from tenants")
+
+    found, _ = search(database, "гранитного щебня", tenant)
+
+    assert found == ["Бетон М300 В22,5"]
+    assert search(database, "гранитного щебня")[0] == []
