@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -74,5 +73,7 @@ class Diagnostic:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word a mistyped one was probably meant to be, if any is close."""
+    import difflib  # only where something is wrong
+
     matches = difflib.get_close_matches(word, tuple(known), n=1, cutoff=0.6)
     return matches[0] if matches else None

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,10 +37,9 @@ class Violation:
 def schema_text(name: str) -> str:
     """A schema as published, such as `manifest`: from the installed package, else from the checkout."""
     file = f"{name}.schema.json"
-    packaged = files("smeta_declare") / "schemas" / file
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parent.parent / "schemas" / file).read_text(encoding="utf-8")
+    here = Path(__file__).parent
+    packaged = here / "schemas" / file
+    return (packaged if packaged.is_file() else here.parent / "schemas" / file).read_text(encoding="utf-8")
 
 
 @cache

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,8 +40,6 @@ def talk(text: str) -> None:
 
 def style(text: str, **how: Any) -> str:
     """Colour, where a terminal reads it and NO_COLOR is not set; meaning never hangs on it."""
-    import os
-
     return text if os.environ.get("NO_COLOR") else click.style(text, **how)
 
 
@@ -96,6 +94,8 @@ def show_bug(error: BaseException, *, verbose: bool) -> None:
     """Our own mistake, without local variables (they may hold secrets)."""
     talk(f"error[bug]: {type(error).__name__}: {error}")
     if verbose:
+        import traceback
+
         talk("".join(traceback.format_exception(error)))
     talk("  = database: `smeta status` tells where it stands; an unfinished transaction is rolled back")
     talk("  = next: this is a bug of smeta: please report it with the output of the same command and -v")
