@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from smeta_declare.errors import Refused
 from smeta_declare.events import Event
 from smeta_declare.masking import Masker
 
 
+class LogUnwritable(Refused):
+    """The log cannot be written, and nothing is run that would not be in it."""
+
+    code = "log-unwritable"
+
+
 @dataclass(slots=True)
 class MigrationLog:
-    """Appends events to a file that only its owner may read; the first event makes it."""
+    """Appends events to a file that only its owner may read; `open` or the first event makes it."""
 
     path: Path
     run: str
@@ -28,8 +35,21 @@ class MigrationLog:
             **event.as_dict(),
         }
         text = self.masker(json.dumps(line, ensure_ascii=False)) + "\n"
+        # One write in append mode: lines of two runners never mix. Closed with the process.
+        os.write(self._opened(), text.encode())
+
+    def open(self) -> None:
+        """Make sure that it can be written; LogUnwritable before anything has run."""
+        try:
+            self._opened()
+        except OSError as error:
+            raise LogUnwritable(
+                f"the log {self.path} cannot be written: {error.strerror}",
+                hint="name another file with --log-file",
+            ) from error
+
+    def _opened(self) -> int:
         if self._file is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self.path, flags, 0o600)
-        # One write in append mode: lines of two runners never mix. Closed with the process.
-        os.write(self._file, text.encode())
+        return self._file

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smeta_declare.cli.views import mask_with
+from smeta_declare.cli.views import mask_with, talk
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import Environment
 from smeta_declare.masking import Masker
@@ -19,6 +20,7 @@ from smeta_declare.rendered import Secret
 if TYPE_CHECKING:
     from smeta_declare.events import Event, Sink
     from smeta_declare.manifest import Manifest
+    from smeta_declare.migration_log import MigrationLog
     from smeta_declare.reader import Reader
     from smeta_declare.runner import Runner
 
@@ -91,21 +93,31 @@ class App:
             raise_findings(list(findings))
         return environment
 
+    @cached_property
+    def log(self) -> MigrationLog:
+        """migration.log, to be used once the secrets of the environment are known."""
+        from smeta_declare.migration_log import MigrationLog
+
+        path = Path(self.log_option) if self.log_option else self.root / "migration.log"
+        return MigrationLog(path, run=self.run, masker=self.masker)
+
     def sink(self) -> Sink:
-        """Tells the log and the terminal what happens."""
+        """Tells the log and the terminal what happens; a full disk or a closed terminal does not end the run."""
 
         @cache
-        def sinks() -> tuple[Sink, Sink]:
+        def sinks() -> list[Sink]:
             from smeta_declare.cli.progress import Progress
-            from smeta_declare.migration_log import MigrationLog
 
-            path = Path(self.log_option) if self.log_option else self.root / "migration.log"
-            log = MigrationLog(path, run=self.run, masker=self.masker)
-            return log, Progress(quiet=self.quiet, verbose=self.verbose)
+            return [self.log, Progress(quiet=self.quiet, verbose=self.verbose)]
 
         def told(event: Event) -> None:
-            for sink in sinks():
-                sink(event)
+            for sink in tuple(sinks()):
+                try:
+                    sink(event)
+                except OSError as error:
+                    sinks().remove(sink)
+                    with suppress(OSError):
+                        talk(f"warning: nothing more is told to {type(sink).__name__}: {error.strerror}")
 
         return told
 

@@ -34,6 +34,7 @@ def command(app: App, /, environment: str, to: str | None, **given: Any) -> None
             plan, _ = runner.plan_forward(journal, to=to, backup=run.backup)
             show_plan(plan, run.output, dry_run=True)
             return
+        app.log.open()
         note_skipped_backup(runner, run)
         plan, result = runner.apply(
             journal, to=to, backup=run.backup, agreed=asked(app, resolved, run, "apply")

@@ -37,6 +37,7 @@ def command(app: App, /, count: int | None, environment: str, to: str | None, **
             plan, _ = runner.plan_back(journal, count=count or 1, to=to, backup=run.backup)
             show_plan(plan, run.output, dry_run=True)
             return
+        app.log.open()
         note_skipped_backup(runner, run)
         plan, result = runner.roll_back(
             journal,
