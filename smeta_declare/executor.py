@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def execute(
     for step in plan.steps:
         if isinstance(step, BackupStep):
             back_up(step)
-    return _Run(plan, environment, journal, secrets, run, told).run(history)
+    return _Run(plan, environment, journal, history, secrets, run, told).run()
 
 
 class _Run:
@@ -128,6 +129,7 @@ class _Run:
         plan: Plan,
         environment: Environment,
         journal: Journal,
+        history: History,
         secrets: Mapping[str, str],
         run: str,
         told: Sink,
@@ -139,17 +141,20 @@ class _Run:
         self.secrets = secrets
         self.told = told
         self.id = run
+        self.history = history
         self.history_id = ""
         self.committed: list[str] = []
+        self.alone = False  # whether a statement outside any transaction has begun and not ended
+        self.spent: Counter[str] = Counter()  # milliseconds by migration
         self.position = ""  # where we are, for the words of an error
         self.ours = own_session(self.session, environment.role)
 
-    def run(self, history: History) -> RunResult:
+    def run(self) -> RunResult:
         begun = time.monotonic()
-        if history.id is None:
+        if self.history.id is None:
             self.journal.create()
         target, now = self.journal.state()
-        if now.id is None or (history.id is not None and now.digest() != history.digest()):
+        if now.id is None or (self.history.id is not None and now.digest() != self.history.digest()):
             raise StateChanged(
                 "the history changed while the run was being prepared", hint="run the command again"
             )
@@ -285,13 +290,13 @@ class _Run:
                 self.session.run("set constraints all immediate")
         for question in work.validations:
             self._ask(question)
-        duration = _since(begun)
+        self._told_done(work, _since(begun))
         if work.record:
             with self._statement(None):
-                self.session.run(self.ours + self.journal.applied_sql(work, duration))
-        self._told_done(work, duration)
+                self.session.run(self.ours + self.journal.applied_sql(work, self.spent[work.version]))
 
     def _told_done(self, work: Work, duration: int) -> None:
+        self.spent[work.version] += duration
         self.told(
             MigrationDone(
                 version=work.version,
@@ -320,10 +325,9 @@ class _Run:
                 version=work.version, direction=work.direction, position=work.position, steps=work.steps
             )
         )
-        # A started row of an earlier run may be there already: that run died in this statement.
-        self.session.run(self.ours + self.journal.step_sql(self.history_id, self.id, work, "started"))
-        self.session.run(_CLEAN + self._settings(work, alone=True))
-        self._send(work, step.statement)
+        if not self._built_already(step):
+            self._send(work, step.statement)
+        self.alone = False
         self.session.run("reset all;" + self.ours)
         inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
         self._check_inserted(inserted[0].rowcount, work)
@@ -331,6 +335,36 @@ class _Run:
         duration = _since(begun)
         self._told_done(work, duration)
         self.told(StepCommitted(step=step.id, duration_ms=duration))
+
+    def _built_already(self, step: AutocommitStep) -> bool:
+        """Write the started row and look at what an earlier run left: the index it built, or half of it.
+
+        The row is written only where no index of that name is there, so that one that is there beside the row
+        was made by that statement. A killed client's server process may finish the build after it (measured).
+        """
+        work = step.work
+        partial = self.history.partial_of(work.version, work.direction)
+        begun_before = partial is not None and work.position in partial.started
+        self.session.run(_CLEAN + self._settings(work, alone=True))
+        state = None
+        if step.leaves_behind:
+            rows = self.session.ask("index_state", None, name=step.leaves_behind)[0].rows
+            state = bool(rows[0][0]) if rows else None
+        if state is False and not begun_before:
+            raise StatementFailed(
+                f"{work.version}: index {step.leaves_behind} is there and INVALID, and no run of smeta left it",
+                location=step.statement.location,
+                hint=f"look at it, then: drop index concurrently {step.leaves_behind}",
+            )
+        if state is False:
+            with self._statement(None):
+                self.session.run(f"drop index concurrently {step.leaves_behind}")
+        if state is None:
+            started = self.journal.step_sql(self.history_id, self.id, work, "started")
+            self.session.run(self.ours + started)
+            self.session.run(_CLEAN + self._settings(work, alone=True))
+            self.alone = True
+        return state is True and begun_before
 
     def _settings(self, work: Work, *, alone: bool) -> str:
         return settings(
@@ -359,15 +393,24 @@ class _Run:
                 raise _LockMissed(error, location) from error
             raise failure(error, sent, location, self.position, self.plan.direction) from error
 
+    @property
+    def _halfway(self) -> bool:
+        """Whether part of what was asked for is committed, by this run or by the one it goes on from."""
+        resumed = self.plan.continues is not None or any(m.resumes_at for m in self.plan.migrations)
+        return bool(self.committed) or self.alone or resumed
+
     def _failed(self, error: BaseException, begun: float) -> None:
-        """Roll back and close the run, as far as the connection still answers."""
-        outcome = "stopped" if self.committed else "failed"
+        """Roll back and say so in the journal, as far as the connection still answers."""
+        outcome = "stopped" if self._halfway else "failed"
         try:
             if self.session.usable:
                 if self.session.in_transaction:
                     self.session.run("rollback")
-                self.session.run(_CLEAN + self.ours)
-                self.journal.close_run(self.id, outcome)
+                self._own_session()
+                if self._halfway:
+                    self.journal.stop_run(self.id)
+                else:
+                    self.journal.close_run(self.id, outcome)
         except SmetaError:
             outcome = "lost"
         code = error.code if isinstance(error, SmetaError) else type(error).__name__
@@ -375,26 +418,29 @@ class _Run:
 
     def _explained(self, error: BaseException) -> BaseException:
         """Say what became of the database."""
-        if not isinstance(error, SmetaError):
-            if not isinstance(error, KeyboardInterrupt):
-                return error
-            error = (
-                StoppedHalfway("interrupted")
-                if self.committed
-                else Retryable("interrupted", hint="run it again")
-            )
-        if error.changed:
+        if isinstance(error, KeyboardInterrupt):
+            error = Retryable("interrupted", hint="run the same command again")
+        if not isinstance(error, SmetaError) or error.changed:
             return error
-        if not self.committed:
+        if not self._halfway:
             error.changed = "everything was rolled back: the database is as it was before"
             return error
+        done = (
+            f"committed by this run: {', '.join(self.committed)}"
+            if self.committed
+            else "nothing new is committed"
+        )
+        failed = (
+            "the statement that failed ran outside of a transaction, and the next run clears away what it left"
+            if self.alone
+            else "the step that failed was rolled back"
+        )
         halfway = Interrupted(
             error.message,
             location=error.location,
             detail=error.detail,
             hint=error.hint,
-            changed=f"committed before: {', '.join(self.committed)}; the step that failed was rolled back; "
-            "run the same command again to go on from there",
+            changed=f"{done}; {failed}; the same command goes on from there",
         )
         halfway.code = error.code  # type: ignore[misc] # the code names the cause, the exit code the state
         return halfway

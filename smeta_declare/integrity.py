@@ -4,40 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
+from smeta_declare.inputs import Change
 from smeta_declare.migration import MigrationFile
 from smeta_declare.rendering import RenderedMigration, section_meaning
 from smeta_declare.run import AppliedMigration
 from smeta_declare.statement import meaning, parser_version
-
-ChangeKind = Literal["comments", "meaning", "rollback", "validation"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """How the file of an applied migration differs from what was applied.
-
-    `meaning` is an integrity error; `comments`, `rollback` and `validation` are told and do no harm.
-    """
-
-    version: str
-    kind: ChangeKind
-    diff: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        match self.kind:
-            case "comments":
-                return (
-                    f"{self.version}: comments or layout changed since it was applied; the SQL means the same"
-                )
-            case "meaning":
-                return f"{self.version} was changed after it was applied"
-            case "rollback":
-                return f"{self.version}: the rollback section changed; rollback uses the one kept in the database"
-            case "validation":
-                return f"{self.version}: the validation section changed since it was applied"
 
 
 def find_change(

@@ -152,6 +152,7 @@ class Plan:
     transaction: Literal["all", "each"]
     migrations: tuple[PlannedMigration, ...]
     steps: tuple[Step, ...]
+    continues: str | None = None  # the open run whose target this plan keeps
     findings: tuple[Diagnostic, ...] = ()
 
     @property
@@ -175,6 +176,7 @@ class Plan:
             "target": dict(self.target),
             "history": {"table": str(self.history), "journal": self.history.journal_schema},
             "base": self.base,
+            "continues": self.continues,
             "role": self.role,
             "transaction": self.transaction,
             "migrations": [_migration(m) for m in self.migrations],

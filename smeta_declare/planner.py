@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
@@ -27,6 +27,7 @@ from smeta_declare.run import (
     Direction,
     History,
     KeptRollback,
+    OpenRun,
     PartialMigration,
     Target,
 )
@@ -96,7 +97,7 @@ def plan_apply(
                 steps=len(works),
             )
         )
-    policy = _policy(environment, [entry for entry, _ in pending]) if backup else None
+    policy = _policy(environment, [entry for entry, _ in pending]) if pending and backup else None
     return _plan(
         environment, history, target, "forward", planned, builder.steps(_checks(environment)), policy
     )
@@ -116,27 +117,24 @@ def plan_rollback(
     `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go.
     """
     _refuse_open(history, "rollback")
-    rows = _rows_back(history, count, to)
-    unfinished = [p for p in history.partial if p.direction == "rollback"]
+    interrupted = next((run for run in history.open_runs if run.direction == "rollback"), None)
+    rows = _rows_left(history, interrupted) if interrupted else _rows_back(history, count, to)
     builder = _Builder(environment)
     planned = []
-    for version, text, secrets, partial in [*_unfinished_texts(history, unfinished), *_row_texts(rows)]:
-        if text is None:
-            raise NoWayBack(
-                f"{version} has no rollback section",
-                hint="write a new migration that undoes it",
-            )
-        section = section_of(Rendered.kept(text, name=f"rollback of {version}", secrets=secrets))
-        timeouts = next(
-            (e.timeouts for e in environment.migrations if e.version == version), environment.timeouts
+    for version, kept, partial in [*_half_done(history), *_whole(rows)]:
+        if kept is None:
+            raise NoWayBack(f"{version} has no rollback section", hint="write a new migration that undoes it")
+        section = section_of(
+            Rendered.kept(kept.text, name=f"rollback of {version}", secrets=kept_slots(kept.secrets))
         )
+        entry = _entry(environment, version)
         works = _works(
             version,
             "rollback",
             history.rounds.get((version, "rollback"), 0),
             section,
-            timeouts,
-            keeps=KeptRollback(text=text, secrets=tuple(_kept_slots(section))),
+            entry.timeouts if entry else environment.timeouts,
+            keeps=kept,
         )
         builder.add(works, partial)
         row = history.find(version)
@@ -151,29 +149,45 @@ def plan_rollback(
                 steps=len(works),
             )
         )
-    policy = environment.backup if planned and backup else None
-    return _plan(environment, history, target, "rollback", planned, builder.steps(()), policy)
+    asking = [entry for m in planned if (entry := _entry(environment, m.version))]
+    policy = _policy(environment, asking) if planned and backup else None
+    continues = interrupted.id if interrupted else None
+    return _plan(
+        environment, history, target, "rollback", planned, builder.steps(()), policy, continues=continues
+    )
 
 
-def _unfinished_texts(
-    history: History, unfinished: Iterable[PartialMigration]
-) -> list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]]:
-    found: list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]] = []
-    for partial in unfinished:
-        kept = history.rollback_texts.get(partial.version)
-        found.append(
-            (partial.version, kept.text if kept else None, _slots(kept.secrets if kept else ()), partial)
+_WayBack: TypeAlias = tuple[str, KeptRollback | None, PartialMigration | None]
+
+
+def _half_done(history: History) -> list[_WayBack]:
+    """Rollbacks of which steps are committed: their rows are gone, the journal has kept their text."""
+    return [
+        (p.version, history.rollback_texts.get(p.version), p)
+        for p in history.partial
+        if p.direction == "rollback"
+    ]
+
+
+def _whole(rows: Iterable[AppliedMigration]) -> list[_WayBack]:
+    return [
+        (
+            row.version,
+            None
+            if row.rollback_sql is None
+            else KeptRollback(text=row.rollback_sql, secrets=tuple(row.details.get("rollback_secrets", ()))),
+            None,
         )
-    return found
+        for row in rows
+    ]
 
 
-def _row_texts(
-    rows: Iterable[AppliedMigration],
-) -> list[tuple[str, str | None, tuple[SecretSlot, ...], PartialMigration | None]]:
-    return [(r.version, r.rollback_sql, _slots(r.details.get("rollback_secrets", ())), None) for r in rows]
+def _entry(environment: Environment, version: str) -> MigrationEntry | None:
+    return next((e for e in environment.migrations if e.version == version), None)
 
 
-def _slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
+def kept_slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
+    """The places of secrets as the history keeps them."""
     return tuple(SecretSlot(start=s["start"], end=s["end"], name=s["name"], form=s["form"]) for s in kept)
 
 
@@ -230,7 +244,7 @@ def _check_requirements(
 
 def _policy(environment: Environment, entries: Sequence[MigrationEntry]) -> BackupPolicy | None:
     asked = (environment.backup, *(e.backup for e in entries))
-    return strongest(tuple(p for p in asked if p)) if entries else None
+    return strongest(tuple(p for p in asked if p))
 
 
 def _plan(
@@ -241,9 +255,11 @@ def _plan(
     planned: Sequence[PlannedMigration],
     steps: Sequence[Step],
     policy: BackupPolicy | None,
+    *,
+    continues: str | None = None,
 ) -> Plan:
     backup: list[Step] = []
-    if policy and planned:
+    if policy:
         backup = [BackupStep(id="backup", policy=policy, label=planned[0].version)]
     return Plan(
         environment=environment.name,
@@ -262,6 +278,7 @@ def _plan(
         transaction=environment.transaction,
         migrations=tuple(planned),
         steps=(*backup, *steps),
+        continues=continues,
         findings=tuple(_findings(environment, history, planned)),
     )
 
@@ -300,10 +317,14 @@ def _findings(
             )
 
 
+def _rows_left(history: History, interrupted: OpenRun) -> list[AppliedMigration]:
+    """What an interrupted rollback still has to undo: its target was resolved when it began."""
+    found = (history.find(version) for version in interrupted.versions)
+    return [row for row in found if row]
+
+
 def _rows_back(history: History, count: int, to: str | None) -> list[AppliedMigration]:
     rows = list(reversed(history.applied))
-    if any(p.direction == "rollback" for p in history.partial):
-        return []  # the run that is half done resolved its target: finish that, and no more
     if to is None:
         return rows[:count]
     if history.find(to) is None:
@@ -329,6 +350,7 @@ def _forward_works(migration: RenderedMigration, round: int) -> tuple[Work, ...]
             "parser": parser_version(),
             "validation_meaning": section_meaning(migration.validation, migration.validations),
             "rollback_secrets": _kept_slots(migration.rollback),
+            "validation_secrets": _kept_slots(migration.validation),
         },
     )
     return _works(
@@ -407,7 +429,12 @@ class _Builder:
         self._steps: list[Step] = []
         self._open: list[Work] = []
 
-    def add(self, works: Iterable[Work], partial: PartialMigration | None) -> None:
+    def add(self, works: Sequence[Work], partial: PartialMigration | None) -> None:
+        if partial and partial.steps != len(works):
+            raise PartialChanged(
+                f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
+                hint="put the file back as it was; statements of a step that has not run may be edited",
+            )
         for work in works:
             if partial and work.position in partial.done:
                 _check_unchanged(work, partial)

@@ -19,7 +19,7 @@ from smeta_declare.run import History
 
 if TYPE_CHECKING:
     from smeta_declare.events import Sink
-    from smeta_declare.integrity import Change
+    from smeta_declare.inputs import Change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Reader:
         found = []
         for entry in self.environment.migrations:
             if row := history.find(entry.version):
-                change, _ = compare(
+                change = compare(
                     row,
                     entry,
                     self.environment,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
-from smeta_declare.inputs import inputs_digest, loads_templates
+from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
 from smeta_declare.run import AppliedMigration, History
 
 if TYPE_CHECKING:
-    from smeta_declare.integrity import Change
     from smeta_declare.rendering import RenderedMigration
 
 STATUS_FORMAT = "smeta.status/1"
@@ -29,7 +28,6 @@ class MigrationStatus:
     applied_at: str | None = None
     applied_by: str | None = None
     change: Change | None = None
-    problem: str | None = None  # the file cannot be read or rendered
     note: str | None = None
 
 
@@ -74,7 +72,6 @@ class Status:
                     "applied_by": m.applied_by,
                     "changed": m.change.kind if m.change else None,
                     "diff": list(m.change.diff) if m.change else [],
-                    "problem": m.problem,
                     "note": m.note,
                 }
                 for m in self.migrations
@@ -83,7 +80,7 @@ class Status:
 
 
 def _bad(line: MigrationStatus) -> bool:
-    return line.problem is not None or (line.change is not None and line.change.kind == "meaning")
+    return line.change is not None and line.change.harmful
 
 
 def build_status(
@@ -104,7 +101,7 @@ def build_status(
             note = f"step {len(half.done)} of {half.steps}{way} is done; run the same command again"
             lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
         elif row:
-            lines.append(_applied(row, *compare(row, entry, environment, read, rendered)))
+            lines.append(_applied(row, compare(row, entry, environment, read, rendered)))
         else:
             lines.append(MigrationStatus(version=entry.version, state="pending"))
     listed = {e.version for e in environment.migrations}
@@ -128,29 +125,28 @@ def compare(
     environment: Environment,
     read: Callable[[str], MigrationFile],
     rendered: Callable[[MigrationEntry], RenderedMigration],
-) -> tuple[Change | None, str | None]:
-    """What changed in the file of an applied migration, or why that cannot be said.
+) -> Change | None:
+    """What changed in the file of an applied migration.
 
     Nothing is rendered or parsed where the inputs are byte for byte the same: that is the usual case.
     """
     try:
         file = read(row.version)
         if not loads_templates(file) and row.inputs == inputs_digest(file, environment.template_variables()):
-            return None, None
+            return None
         from smeta_declare.integrity import find_change
 
-        return find_change(row, file, lambda: rendered(entry)), None
+        return find_change(row, file, lambda: rendered(entry))
     except InvalidInput as error:
         place = f" ({error.location})" if error.location else ""
-        return None, f"{error.message}{place}"
+        return Change(version=row.version, kind="unreadable", diff=(f"{error.message}{place}",))
 
 
-def _applied(row: AppliedMigration, change: Change | None, problem: str | None) -> MigrationStatus:
+def _applied(row: AppliedMigration, change: Change | None) -> MigrationStatus:
     return MigrationStatus(
         version=row.version,
         state="applied",
         applied_at=row.applied_at.isoformat(timespec="seconds"),
         applied_by=row.applied_by,
         change=change,
-        problem=problem,
     )

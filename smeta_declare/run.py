@@ -98,6 +98,7 @@ class History:
             "id": self.id,
             "applied": [(row.version, row.checksum) for row in self.applied],
             "rounds": sorted((v, d, n) for (v, d), n in self.rounds.items()),
+            "open": [run.id for run in self.open_runs],
             "partial": sorted(
                 (p.version, p.direction, p.round, sorted(p.done.items())) for p in self.partial
             ),

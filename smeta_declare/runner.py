@@ -13,15 +13,15 @@ from smeta_declare.backup.store import BackupRecord
 from smeta_declare.errors import Refused, SmetaError
 from smeta_declare.events import BackupTaken, RunnerWaited
 from smeta_declare.executor import RunResult, ask, check_secrets, execute
-from smeta_declare.plan import BackupStep, Plan
-from smeta_declare.planner import check_question, plan_apply, plan_rollback
+from smeta_declare.plan import BackupStep, Plan, Question
+from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import Session
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import refuse_unless_writable
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
-from smeta_declare.run import History, Target
+from smeta_declare.run import AppliedMigration, History, Target
 from smeta_declare.template import Rendered
 
 
@@ -71,11 +71,11 @@ class Runner(Reader):
         return plan_rollback(self.environment, history, target, count=count, to=to, backup=backup), history
 
     def _check_unchanged(self, history: History) -> None:
-        changed = [c for c in self.changes(history) if c.kind == "meaning"]
+        changed = [c for c in self.changes(history) if c.harmful]
         if changed:
             raise MigrationChanged(
                 "; ".join(str(c) for c in changed),
-                detail=[line for c in changed for line in c.diff],
+                detail=[line for c in changed if c.kind == "meaning" for line in c.diff],
                 hint="put the file back as it was applied, and write the change as a new migration",
             )
 
@@ -123,6 +123,8 @@ class Runner(Reader):
             plan, history = planned()
             agreed(plan)
             if plan.empty:
+                if plan.continues:
+                    journal.close_dead_runs(self.run)
                 return plan, None
             check_secrets(plan, self.secrets)
             result = execute(
@@ -177,6 +179,12 @@ class Runner(Reader):
         """
         target, history = journal.state()
         found = [
+            Verification(
+                name=f"{p.version} complete", failure=f"{len(p.done)} of {p.steps} steps are committed"
+            )
+            for p in history.partial
+        ]
+        found += [
             Verification(name=f"{c.version} file", failure=None if c.kind == "comments" else str(c))
             for c in self.changes(history)
         ]
@@ -184,10 +192,7 @@ class Runner(Reader):
             question
             for row in history.applied
             if row.validation_sql
-            for question in questions(
-                section_of(Rendered.kept(row.validation_sql, name=f"validation of {row.version}")),
-                row.version,
-            )
+            for question in _kept_validations(row, row.validation_sql)
         ]
         asked += [check_question(check) for check in self.environment.checks]
         journal.session.run("begin read only; reset search_path")
@@ -203,3 +208,13 @@ class Runner(Reader):
             journal.session.run("rollback to savepoint smeta_verify")
         journal.session.run("rollback")
         return target, found
+
+
+def _kept_validations(row: AppliedMigration, text: str) -> tuple[Question, ...]:
+    """The validation queries of an applied migration as the history keeps them."""
+    kept = Rendered.kept(
+        text,
+        name=f"validation of {row.version}",
+        secrets=kept_slots(row.details.get("validation_secrets", ())),
+    )
+    return questions(section_of(kept), row.version)

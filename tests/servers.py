@@ -18,7 +18,7 @@ from psycopg import sql
 
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.postgres.binaries import Binaries, NoPostgres, find_binaries
-from smeta_declare.postgres.server import OWNER, SUPERUSER, Server
+from smeta_declare.postgres.server import BACKUP, OWNER, SUPERUSER, Server
 
 URL = "SMETA_TEST_URL"  # a superuser's URL of a server whose databases may be created and dropped
 KINDS = ("pg18", "pg15", *(("url",) if os.environ.get(URL) else ()))
@@ -120,8 +120,12 @@ def _of_url(url: str) -> TestServer:
         query = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in sorted(values.items()))
         return Conninfo(dsn=f"postgresql:///?host={host}&{query}", source=URL)
 
-    with contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
-        _query(url, f"create role {OWNER} login createrole password '{_OWNER_PASSWORD}'", ())
+    for role in (
+        f"create role {OWNER} login createrole password '{_OWNER_PASSWORD}'",
+        f"create role {BACKUP} bypassrls; grant pg_read_all_data to {BACKUP}; grant {BACKUP} to {OWNER}",
+    ):
+        with contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            _query(url, role, ())
     return _described("url", None, conninfo)
 
 

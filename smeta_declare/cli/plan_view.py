@@ -43,6 +43,7 @@ def plan_text(plan: Plan) -> str:
         f"plan         {plan.id[:12]}",
         "",
         summary(plan),
+        *(["goes on with the rollback that was interrupted, and no further"] if plan.continues else []),
     ]
     for migration in plan.migrations:
         notes = [

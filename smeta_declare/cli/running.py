@@ -158,7 +158,12 @@ def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
             }
         )
     elif result is None:
-        answer(f"{plan.environment} is up to date: nothing to apply" if forward else "nothing to roll back")
+        if forward:
+            answer(f"{plan.environment} is up to date: nothing to apply")
+        elif plan.continues:
+            answer("the rollback that was interrupted is complete: nothing more was undone")
+        else:
+            answer("nothing to roll back")
     elif forward:
         noun = "migration" if len(plan.migrations) == 1 else "migrations"
         answer(f"applied {len(plan.migrations)} {noun} to {plan.environment} in {result.duration_ms} ms")

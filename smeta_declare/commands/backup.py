@@ -74,9 +74,11 @@ def create_command(app: App, environment: str, policy: str | None) -> None:
             f"environment {environment} has no backup policy",
             hint="name one of backups.policies with --policy",
         )
+    app.log.open()
     runner = app.runner(resolved)
     with runner.connected() as journal:
         _, history = journal.state()
-        label = history.applied[-1].version if history.applied else "empty"
+        reached = [row.version for row in history.applied] + [p.version for p in history.partial]
+        label = reached[-1] if reached else "empty"
         record = runner.back_up(journal.session, chosen, label)
     answer(f"{resolved.backups_directory}/{record.file}")

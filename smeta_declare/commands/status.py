@@ -25,9 +25,7 @@ def _line(m: MigrationStatus) -> str:
     text = f"  {m.state:8} {m.version}"
     if m.applied_at:
         text += f"  {m.applied_at} by {m.applied_by}"
-    notes = [m.note, m.problem]
-    if m.change:
-        notes.append(str(m.change).removeprefix(f"{m.version}: "))
+    notes = [m.note, str(m.change).removeprefix(f"{m.version}: ") if m.change else None]
     return text + "".join(f"\n           ! {note}" for note in notes if note)
 
 

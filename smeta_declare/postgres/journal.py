@@ -148,8 +148,8 @@ class Journal:
         return bool(held), str(transaction)
 
     def open_run(self, run: str, plan: Plan) -> None:
-        """Open the run; runs that nobody works on any more are closed as died."""
-        self.session.ask("close_dead_runs", self._names, run=run)
+        """Open the run; the ones before it that are still open end here: this one goes on from there."""
+        self.close_dead_runs(run)
         self.session.ask(
             "open_run",
             self._names,
@@ -161,8 +161,16 @@ class Journal:
             tool=__version__,
         )
 
+    def close_dead_runs(self, run: str) -> None:
+        """Close every open run but this one. To be called under the lock: nobody works on them."""
+        self.session.ask("close_dead_runs", self._names, run=run)
+
+    def stop_run(self, run: str) -> None:
+        """Say that the run stopped half-way; it stays open."""
+        self.session.ask("stop_run", self._names, run=run)
+
     def close_run(self, run: str, outcome: str) -> None:
-        """Close the run: `done`, `failed` or `stopped`."""
+        """Close the run: `done` or `failed`."""
         self.session.ask("close_run", self._names, run=run, outcome=outcome)
 
     def step_sql(self, history: str, run: str, work: Work, state: str) -> str:

@@ -36,6 +36,7 @@ from smeta_declare.postgres.account import Account, ServerFailed, account_of, po
 from smeta_declare.postgres.binaries import Binaries, NoPostgres, find_binaries
 
 OWNER = "smeta_owner"
+BACKUP = "smeta_backup"
 SUPERUSER = "postgres"
 _PORT = 5432  # names the socket; nothing listens on TCP
 _SCRATCH_SETTINGS = """\
@@ -231,7 +232,8 @@ class Server:
 
         The owner is NOSUPERUSER and NOBYPASSRLS, so that row security, grants and superuser-only DDL behave
         as in staging. It has CREATEROLE, as owners of managed databases have: migrations create the
-        application's roles. Trusted extensions (pg_trgm, unaccent) are its own to install.
+        application's roles. Trusted extensions (pg_trgm, unaccent) are its own to install. `smeta_backup` may
+        read past row security, as a policy's `role:` must where row security is forced.
         """
         import psycopg
         from psycopg import sql
@@ -239,12 +241,19 @@ class Server:
         if len(name.encode()) > 63:
             raise ServerFailed(f"`{name}` is too long for a database: PostgreSQL cuts names after 63 bytes")
         admin = self.conninfo("postgres", SUPERUSER).dsn
-        role = f"create role {OWNER} login nosuperuser nobypassrls nocreatedb createrole"
+        owner = f"create role {OWNER} login nosuperuser nobypassrls nocreatedb createrole"
+        # Reachable by SET ROLE only: BYPASSRLS is never inherited, the right to read would be.
+        reach = " with inherit false, set true" if self.binaries.major >= 16 else ""
+        backup = (
+            f"create role {BACKUP} nologin bypassrls; grant pg_read_all_data to {BACKUP};"
+            f"grant {BACKUP} to {OWNER}{reach}"
+        )
         create = sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(OWNER))
         try:
             with self._locked(), contextlib.closing(psycopg.connect(admin, autocommit=True)) as connection:
-                if not connection.execute("select 1 from pg_roles where rolname = %s", [OWNER]).fetchone():
-                    connection.execute(role)
+                for role, create_role in ((OWNER, owner), (BACKUP, backup)):
+                    if not connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone():
+                        connection.execute(create_role.encode())
                 if not connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone():
                     connection.execute(create)
         except psycopg.Error as error:

@@ -6,6 +6,7 @@ import contextlib
 import time
 
 import psycopg
+import pytest
 
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
@@ -125,7 +126,7 @@ def test_with_a_transaction_each_what_was_committed_stays(workspace: Workspace) 
     halfway = workspace.smeta("apply", "--env", "test")
 
     assert halfway.code == 5
-    assert "committed before: 1_a/1" in halfway.err
+    assert "committed by this run: 1_a/1" in halfway.err
     assert workspace.tables() == {"a"}
     path.write_text("create table b (id int);")
     assert workspace.smeta("apply", "--env", "test").code == 0
@@ -220,6 +221,138 @@ def test_a_half_done_rollback_is_resumed(workspace: Workspace, database: TestDat
     assert done.code == 0, done.err
     assert workspace.tables() == set()
     assert workspace.smeta("status", "--env", "test", "--format", "json").json["pending"] == 1
+
+
+def test_an_index_left_invalid_is_built_again(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration(
+        "1_a",
+        "create table a (id int);\ninsert into a values (1), (1);\n"
+        "create unique index concurrently if not exists a_id on a (id);",
+        "drop table a;",
+    )
+
+    failed = workspace.smeta("apply", "--env", "test")
+
+    assert failed.code == 5
+    assert "the next run clears away what it left" in failed.err
+    assert database.query("select indisvalid from pg_index where indexrelid = 'a_id'::regclass") == [(False,)]
+    again = workspace.smeta(
+        "apply", "--env", "test"
+    )  # cleared away, tried again, and the rows are still doubled
+    assert again.code == 5
+    assert "could not create unique index" in again.err
+    assert "nothing new is committed" in again.err
+    database.query("delete from a")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select indisvalid from pg_index where indexrelid = 'a_id'::regclass") == [(True,)]
+    assert workspace.applied() == ["1_a"]
+
+
+def test_an_invalid_index_of_somebody_else_is_not_touched(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table a (id int); insert into a values (1), (1)")
+    with pytest.raises(psycopg.Error):
+        database.query("create unique index concurrently a_id on a (id)")
+    workspace.migration("1_a", "create unique index concurrently if not exists a_id on a (id);")
+
+    failed = workspace.smeta("apply", "--env", "test")
+
+    assert failed.code == 1
+    assert "INVALID" in failed.err
+    assert database.query("select indisvalid from pg_index where indexrelid = 'a_id'::regclass") == [(False,)]
+
+
+def test_a_migration_that_lost_a_step_while_half_done_is_refused(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    bad = "create unique index concurrently a_id on a (id);"
+    path = workspace.migration(
+        "1_a", f"create table a (id int);\ninsert into a values (1), (1);\n{bad}", "drop table a;"
+    )
+    workspace.smeta("apply", "--env", "test")
+    path.write_text(path.read_text().replace(bad, ""))
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 3
+    assert "had 3 steps when it was begun, and has 1 now" in refused.err
+    assert workspace.applied() == []
+    verified = workspace.smeta("verify", "--env", "test")
+    assert verified.code == 1
+    assert "FAILED 1_a complete" in verified.out
+
+
+def test_a_rollback_that_stopped_goes_on_to_its_target_and_no_further(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.environment = "transaction: each"
+    for version in ("1_a", "2_b", "3_c"):
+        workspace.migration(version, f"create table t{version} (id int);", f"drop table t{version};")
+    workspace.smeta("apply", "--env", "test")
+    database.query("create view v as select * from t2_b")
+
+    for _ in range(2):
+        halfway = workspace.smeta("rollback", "2", "--env", "test")
+        assert halfway.code == 5, halfway.err
+        assert workspace.applied() == ["1_a", "2_b"]
+    database.query("drop view v")
+    done = workspace.smeta("rollback", "2", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert done.out == "rolled back 2_b\n"
+    assert workspace.applied() == ["1_a"]
+    assert database.query("select count(*) from smeta.run where finished_at is null") == [(0,)]
+
+
+def test_a_rollback_killed_after_its_last_commit_is_not_done_twice(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    for version in ("1_a", "2_b"):
+        workspace.migration(version, f"create table t{version} (id int);", f"drop table t{version};")
+    workspace.smeta("apply", "--env", "test")
+    workspace.smeta("rollback", "--env", "test")
+    # What a kill -9 between the commit and the closing of the run leaves:
+    database.query("update smeta.run set finished_at = null, outcome = null where direction = 'rollback'")
+
+    again = workspace.smeta("rollback", "--env", "test")
+
+    assert "the rollback that was interrupted is complete" in again.out
+    assert workspace.applied() == ["1_a"]
+    assert workspace.smeta("rollback", "--env", "test").out == "rolled back 1_a\n"
+
+
+def test_an_applied_file_that_cannot_be_read_is_no_unchanged_one(workspace: Workspace) -> None:
+    path = workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.smeta("apply", "--env", "test")
+    path.write_text("create tabel a (id int);")
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 3
+    assert "cannot be compared" in refused.err
+    assert workspace.smeta("verify", "--env", "test").code == 1
+    status = workspace.smeta("status", "--env", "test", "--format", "json").json
+    assert status["migrations"][0]["changed"] == "unreadable"
+
+
+def test_a_rollback_takes_the_backup_its_migration_asks_for(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.more = "backups:\n  policies:\n    some: {scope: schema, format: plain}\n    all: {scope: full, format: custom}\n"
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.versions = ["{version: 1_a, backup: all}"]
+    workspace.environment = "backup: some"
+    workspace.write_manifest()
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+    plan = workspace.smeta("rollback", "--dry-run", "--env", "test", "--format", "json").json
+
+    assert plan["steps"][0]["policy"] == "all"
+    backups = sorted(p.name for p in (workspace.root / "backups").iterdir())
+    assert len(backups) == 2
+    assert backups[0].startswith("backup_1_a_")
+    assert backups[0].endswith(".dump")
 
 
 def test_a_failing_validation_rolls_back(workspace: Workspace) -> None:
@@ -423,7 +556,7 @@ def test_two_runners_do_not_work_at_once(workspace: Workspace, database: TestDat
         assert waiting.code == 0, waiting.err
         assert "nothing to apply" in waiting.out
     finally:
-        out, err = first.communicate(timeout=60)
+        _, err = first.communicate(timeout=60)
     assert first.returncode == 0, err
     assert workspace.applied() == ["1_a"]
 
@@ -537,7 +670,7 @@ def test_the_log_has_one_run_and_its_events(workspace: Workspace) -> None:
     log = workspace.log()
 
     assert len({line["run"] for line in log}) == 1
-    assert [line["event"] for line in log][0] == "run-started"
+    assert log[0]["event"] == "run-started"
     assert log[-1]["event"] == "run-finished"
     assert log[-1]["outcome"] == "done"
     assert all(isinstance(line["duration_ms"], int) for line in log if line["event"].endswith("-done"))
