@@ -1,5 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Nothing else has to be installed by hand.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 SMETA := $(BIN)/smeta

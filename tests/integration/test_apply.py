@@ -339,7 +339,8 @@ def test_an_applied_file_that_cannot_be_read_is_no_unchanged_one(workspace: Work
 def test_a_rollback_takes_the_backup_its_migration_asks_for(
     workspace: Workspace, database: TestDatabase
 ) -> None:
-    workspace.more = "backups:\n  policies:\n    some: {scope: schema, format: plain}\n    all: {scope: full, format: custom}\n"
+    some, everything = "{scope: schema, format: plain}", "{scope: full, format: custom}"
+    workspace.more = f"backups: {{policies: {{some: {some}, all: {everything}}}}}"
     workspace.migration("1_a", "create table a (id int);", "drop table a;")
     workspace.versions = ["{version: 1_a, backup: all}"]
     workspace.environment = "backup: some"
