@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 _SECRET_KEYS = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _PAIR = re.compile(r"\s*([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))")
+
+
+# user:password@ · hosts · /database · ?parameters
+_URL = re.compile(r"postgres(?:ql)?://(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
+_IN_QUERY = re.compile(rf"[?&](?:{'|'.join(sorted(_SECRET_KEYS))})=([^&]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +38,9 @@ class Conninfo:
     def secrets(self) -> frozenset[str]:
         """Every text that must not be written anywhere: passwords as given and as decoded."""
         found = {v for k, v in self.parameters().items() if k in _SECRET_KEYS and v}
-        raw = re.match(r"postgres(?:ql)?://[^@/]*?:([^@/]+)@", self.dsn)
-        return frozenset(found | ({raw[1]} if raw else set()))
+        if raw := re.match(r"postgres(?:ql)?://[^@/:]*:([^@/]+)@", self.dsn):
+            found.add(raw[1])
+        return frozenset(found | set(_IN_QUERY.findall(self.dsn)))
 
     def __str__(self) -> str:
         known = self.parameters()
@@ -48,16 +54,18 @@ class Conninfo:
 
 
 def _from_url(dsn: str) -> dict[str, str]:
-    try:
-        url = urlsplit(dsn)
-        # Several hosts (a:1,b:2) are libpq's business: keep them as one text.
-        credentials, _, hosts = url.netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        found = {"user": unquote(user), "password": unquote(password), "dbname": unquote(url.path[1:])}
-        if re.fullmatch(r"(\[[^]]*\]|[^:,]*):\d+", hosts):
-            hosts, _, found["port"] = hosts.rpartition(":")
-        found["host"] = unquote(hosts)
-        found |= dict(parse_qsl(url.query))
-    except ValueError:
+    """As libpq reads it, not as browsers do: `#` and `?` may stand in a password, `+` is no blank."""
+    found_parts = _URL.fullmatch(dsn)
+    if found_parts is None:
         return {}
+    credentials, hosts, database, query = (part or "" for part in found_parts.groups())
+    user, _, password = credentials.partition(":")
+    found = {"user": unquote(user), "password": unquote(password), "dbname": unquote(database)}
+    # Several hosts (a:1,b:2) are libpq's business: keep them as one text.
+    if re.fullmatch(r"(\[[^]]*\]|[^:,]*):\d+", hosts):
+        hosts, _, found["port"] = hosts.rpartition(":")
+    found["host"] = unquote(hosts)
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        found[unquote(key)] = unquote(value)
     return {k: v for k, v in found.items() if v}
