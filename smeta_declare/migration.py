@@ -93,7 +93,9 @@ def _nearly_markers(text: str) -> Iterator[re.Match[str]]:
     for pattern in _NEARLY:
         yield from pattern.finditer(text)
     for word in _LONE_WORD.finditer(text):
-        if get_close_matches(word[1].upper().replace("-", "_"), _MARKERS, n=1, cutoff=0.84):
+        if word[1].upper() not in _MARKERS and get_close_matches(
+            word[1].upper().replace("-", "_"), _MARKERS, n=1, cutoff=0.84
+        ):
             yield word
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smeta_declare.errors import Refused
-from smeta_declare.events import Event
+from smeta_declare.events import Event, StatementDone
 from smeta_declare.masking import Masker
 
 
@@ -17,6 +17,9 @@ class LogUnwritable(Refused):
     """The log cannot be written, and nothing is run that would not be in it."""
 
     code = "log-unwritable"
+
+
+SLOW_MS = 100  # statements that took less have no line of their own; their migration's line has the sum
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class MigrationLog:
     _file: int | None = None
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StatementDone) and event.duration_ms < SLOW_MS:
+            return
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "run": self.run,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy
@@ -138,7 +139,7 @@ class PlannedMigration:
     steps: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What `apply` or `rollback` will do to one database, in order."""
 
@@ -160,7 +161,7 @@ class Plan:
         """Whether there is nothing to do."""
         return not self.migrations
 
-    @property
+    @cached_property
     def id(self) -> str:
         """SHA-256 of the decision in canonical form: the same inputs give the same id on any machine."""
         canonical = json.dumps(self.decision(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
