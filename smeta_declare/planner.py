@@ -296,6 +296,15 @@ def _findings(
                 object=row.version,
                 hint="the database is ahead of this checkout, or the entry was removed",
             )
+    for version in history.erased:
+        yield Diagnostic(
+            code="row-erased",
+            severity=Severity.HIGH,
+            message=f"{version} was applied, as the journal has it, and its row in {environment.history} is gone",
+            object=version,
+            location=listed[version].location if version in listed else None,
+            hint="put the row back from a backup; if what it made was undone by hand, too, apply makes it again",
+        )
     for migration in planned:
         place = listed[migration.version].location if migration.version in listed else None
         if migration.out_of_order:

@@ -103,7 +103,12 @@ def build_status(
         elif row:
             lines.append(_applied(row, compare(row, entry, environment, read, rendered)))
         else:
-            lines.append(MigrationStatus(version=entry.version, state="pending"))
+            erased = (
+                "applied, as the journal has it, and its history row is gone: deleted by hand?"
+                if entry.version in history.erased
+                else None
+            )
+            lines.append(MigrationStatus(version=entry.version, state="pending", note=erased))
     listed = {e.version for e in environment.migrations}
     for row in history.applied:
         if row.version not in listed:

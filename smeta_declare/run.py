@@ -79,6 +79,7 @@ class History:
     rollback_texts: Mapping[str, KeptRollback] = field(
         default_factory=dict
     )  # of rollbacks that are half done
+    erased: tuple[str, ...] = ()  # applied as the journal has it, and yet without a row
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""

@@ -185,6 +185,10 @@ class Runner(Reader):
             for p in history.partial
         ]
         found += [
+            Verification(name=f"{v} history", failure="applied, as the journal has it, and its row is gone")
+            for v in history.erased
+        ]
+        found += [
             Verification(name=f"{c.version} file", failure=None if c.kind == "comments" else str(c))
             for c in self.changes(history)
         ]

@@ -229,10 +229,13 @@ def _history(answers: list[Answer]) -> History:
     rounds: dict[tuple[str, Direction], int] = {}
     partial = []
     kept_texts = {}
+    last_finished: dict[str, Direction | None] = {}  # the steps come in the order of time
     for version, direction, round, count, finished, done, started, kept in steps:
         if finished == count:
             rounds[version, direction] = round + 1
+            last_finished[version] = direction
             continue
+        last_finished[version] = None
         finished_positions = {int(position): digest for position, digest in done.items()}
         partial.append(
             PartialMigration(
@@ -273,4 +276,9 @@ def _history(answers: list[Answer]) -> History:
             for id, direction, versions, at, by in runs
         ),
         rollback_texts=kept_texts,
+        erased=tuple(
+            version
+            for version, direction in last_finished.items()
+            if direction == "forward" and version not in {row[0] for row in rows}
+        ),
     )

@@ -626,3 +626,35 @@ def test_a_reader_that_leaves_does_not_stop_the_run(workspace: Workspace) -> Non
         run.stderr.close()
 
     assert workspace.applied() == ["1_m", "2_m", "3_m"]
+
+
+# the history
+
+
+def test_a_history_row_that_somebody_deleted_is_missed(workspace: Workspace, database: TestDatabase) -> None:
+    # `relation "a" already exists` was all that was said.
+    workspace.migration("1_a", TABLE, "drop table a;")
+    workspace.migration("2_b", "create table b (id int);", "drop table b;")
+    for command in ("apply", "rollback", "apply"):
+        assert smeta(workspace, command, "--env", "test").code == 0
+    assert "row-erased" not in smeta(workspace, "plan", "--env", "test").err
+    database.query("delete from public.schema_migrations where version = '2_b'")
+
+    status = smeta(workspace, "status", "--env", "test")
+    verified = smeta(workspace, "verify", "--env", "test")
+    failed = apply(workspace)
+
+    assert "its history row is gone" in status.out
+    assert verified.code == 1
+    assert "FAILED 2_b history" in verified.out
+    assert failed.code == 1
+    assert "high[row-erased]: 2_b was applied, as the journal has it" in failed.err
+    assert "put the row back from a backup" in failed.err
+    assert 'relation "b" already exists' in failed.err
+    # Whoever undid the rest by hand, too, goes on; and back again it is no news.
+    database.query("drop table b")
+    assert apply(workspace).code == 0
+    assert smeta(workspace, "verify", "--env", "test").code == 0
+    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert "row-erased" not in apply(workspace, "--dry-run").err
+    assert workspace.applied() == ["1_a"]

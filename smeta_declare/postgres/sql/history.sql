@@ -11,7 +11,7 @@ select version, direction, round, max(steps),
        (array_agg(kept) filter (where kept is not null))[1]
 from {journal}.step
 group by version, direction, round
-order by version, direction, round;
+order by version, max(at), round;
 select id::text, direction, versions, started_at, started_by
 from {journal}.run
 where finished_at is null
