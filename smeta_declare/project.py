@@ -37,6 +37,11 @@ class Project:
         shown = f"{environment.migrations_directory}/{version}.sql"
         source = self._text(self.directory(environment), f"{version}.sql", shown)
         if source is None:
+            if (self.directory(environment) / f"{version}.sql").is_symlink():
+                raise InvalidMigration(
+                    f"{shown} is a link to nowhere, or out of {environment.migrations_directory}",
+                    hint="put the file itself there",
+                )
             raise InvalidMigration(
                 f"there is no {shown}", hint="`smeta new` writes one; or remove it from the list"
             )

@@ -258,6 +258,9 @@ def test_a_link_out_of_the_directory_is_no_migration(offline: Workspace) -> None
     refused = smeta(offline, "render", "--env", "test")
 
     assert refused.code == 78
+    assert (
+        "migrations/1_a.sql is a link to nowhere, or out of migrations" in refused.err
+    )  # not: there is none
     assert "gotcha" not in refused.out + refused.err
 
 
