@@ -15,6 +15,7 @@ from smeta_declare.errors import Refused, Retryable, SmetaError, StoppedHalfway
 from smeta_declare.events import (
     MigrationDone,
     MigrationStarted,
+    Noticed,
     RunFinished,
     RunStarted,
     Sink,
@@ -175,8 +176,12 @@ class _Run:
         except BaseException as error:
             self._failed(error, begun)
             raise self._explained(error) from error
-        self._own_session()
-        self.journal.close_run(self.id, "done")
+        try:
+            self._own_session()
+            self.journal.close_run(self.id, "done")
+        except SmetaError as error:
+            # Everything is committed; the next run closes this one.
+            self.told(Noticed(severity="WARNING", message=f"the run could not be closed: {error.message}"))
         duration = _since(begun)
         self.told(RunFinished(outcome="done", duration_ms=duration))
         return RunResult(run=self.id, steps=len(self.committed), duration_ms=duration)

@@ -27,7 +27,8 @@ _TEMPLATE = """\
 -- ROLLBACK_END
 
 -- VALIDATION_START
--- expect: rows >= 1
+-- Queries that fail where the migration did not do its work; above each may stand what it must answer,
+-- such as `expect: rows = 3`, `expect: empty` or `expect: value = 0` in a comment of its own.
 
 -- VALIDATION_END
 """
