@@ -40,10 +40,27 @@ class Conninfo:
         found = {v for k, v in self.parameters().items() if k in _SECRET_KEYS and v}
         if raw := re.match(r"postgres(?:ql)?://[^@/:]*:([^@/]+)@", self.dsn):
             found.add(raw[1])
+        if self.garbled and (whole := re.match(r"postgres(?:ql)?://(.*)@", self.dsn, re.DOTALL)):
+            # Wherever the password begins and ends, every piece of it is a secret.
+            found |= {piece for piece in re.split(r"[:/@?#]", whole[1]) if len(piece) > 2} | {whole[1]}
         return frozenset(found | set(_IN_QUERY.findall(self.dsn)))
+
+    @property
+    def garbled(self) -> bool:
+        """Whether a URL has a character of its password where its host, port or database should be."""
+        known = self.parameters()
+        if not re.match(r"postgres(ql)?://", self.dsn):
+            return False
+        host, rest = known.get("host", ""), known.get("dbname", "") + known.get("user", "")
+        ports = re.sub(r"\[[^]]*\]", "", host)  # several hosts, each perhaps with a port: a:1,b:2
+        return "@" in host + rest or any(
+            part.partition(":")[2] and not part.partition(":")[2].isdigit() for part in ports.split(",")
+        )
 
     def __str__(self) -> str:
         known = self.parameters()
+        if self.garbled:
+            return "(connection string)"
         if service := known.get("service"):
             return f"service {service}"
         if not known:

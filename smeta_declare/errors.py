@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
-from smeta_declare.diagnostics import Diagnostic, Location
+from smeta_declare.diagnostics import Diagnostic, Location, Severity
 
 
 class Exit(IntEnum):
@@ -75,6 +75,18 @@ class InvalidInput(SmetaError):
                  location: Location | None = None, detail: Iterable[str] = ()) -> None:  # fmt: skip
         super().__init__(message, hint=hint, location=location, detail=detail, changed="nothing was run")
         self.findings = tuple(findings)
+
+    def as_findings(self) -> tuple[Diagnostic, ...]:
+        """The mistakes it carries; a single one is a finding itself."""
+        return self.findings or (
+            Diagnostic(
+                code=self.code,
+                severity=Severity.HIGH,
+                message=self.message,
+                location=self.location,
+                hint=self.hint,
+            ),
+        )
 
 
 class InvalidManifest(InvalidInput):

@@ -368,7 +368,7 @@ class _Run:
             started = self.journal.step_sql(self.history_id, self.id, work, "started")
             self.session.run(self.ours + started)
             self.session.run(_CLEAN + self._settings(work, alone=True))
-            self.alone = True
+        self.alone = state is not True
         return state is True and begun_before
 
     def _settings(self, work: Work, *, alone: bool) -> str:
@@ -507,15 +507,17 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
     except ServerError as error:
         raise ValidationFailed(
             f"{question.name}: {error.message}",
-            location=ready.locate(error.position),
+            location=question.declared_at or ready.locate(error.position),
             detail=(*error.detail, f"query: {ready.shown}", f"sqlstate: {error.sqlstate}"),
-            hint="a validation reads only, as the owner, and may not be filtered by row security",
+            hint="a validation reads only, as the owner, and may not be filtered by row security"
+            if error.sqlstate in ("25006", "42501")
+            else "correct the query",
         ) from error
     session.run("rollback to savepoint smeta_question; release savepoint smeta_question")
     if why := question.expect.failure(answer.columns, answer.rows):
         raise ValidationFailed(
             f"{question.name}: {why}",
-            location=question.statement.location,
+            location=question.location,
             detail=(f"query: {ready.shown}",),
             hint="the migration did not do what its validation says; correct one of the two",
         )

@@ -89,6 +89,11 @@ class Manifest:
             for index, item in enumerate(listed)
         )
 
+    @property
+    def listed(self) -> dict[str, Location]:
+        """Every version that is listed, and where."""
+        return {entry.version: entry.location for entry in self.entries}
+
 
 def schema_text() -> str:
     """The JSON Schema of the manifest, as published."""

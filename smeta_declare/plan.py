@@ -49,6 +49,12 @@ class Question:
     name: str
     statement: PlannedStatement
     expect: Expectation
+    declared_at: Location | None = None  # of a check: where the manifest declares it
+
+    @property
+    def location(self) -> Location:
+        """The place a person has to look at."""
+        return self.declared_at or self.statement.location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +160,7 @@ class Plan:
     migrations: tuple[PlannedMigration, ...]
     steps: tuple[Step, ...]
     continues: str | None = None  # the open run whose target this plan keeps
+    address: str = ""  # where the target was reached; told, and no part of the decision
     findings: tuple[Diagnostic, ...] = ()
 
     @property
@@ -186,7 +193,12 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The whole plan in the published form: the decision, its id, and what was noticed."""
-        return {**self.decision(), "id": self.id, "findings": [f.as_dict() for f in self.findings]}
+        return {
+            **self.decision(),
+            "id": self.id,
+            "address": self.address,
+            "findings": [f.as_dict() for f in self.findings],
+        }
 
 
 def _migration(m: PlannedMigration) -> dict[str, Any]:

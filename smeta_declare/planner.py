@@ -21,7 +21,13 @@ from smeta_declare.plan import (
     TransactionStep,
     Work,
 )
-from smeta_declare.rendering import RenderedMigration, RenderedSection, section_meaning, section_of
+from smeta_declare.rendering import (
+    RenderedMigration,
+    RenderedSection,
+    migration_findings,
+    section_meaning,
+    section_of,
+)
 from smeta_declare.run import (
     AppliedMigration,
     Direction,
@@ -80,8 +86,10 @@ def plan_apply(
     _check_requirements(environment, history, pending)
     builder = _Builder(environment)
     planned = []
+    noticed: list[Diagnostic] = []
     for entry, out_of_order in pending:
         migration = rendered(entry)
+        noticed += migration_findings(migration)
         partial = history.partial_of(entry.version, "forward")
         works = _forward_works(migration, history.rounds.get((entry.version, "forward"), 0))
         builder.add(works, partial)
@@ -98,9 +106,8 @@ def plan_apply(
             )
         )
     policy = _policy(environment, [entry for entry, _ in pending]) if pending and backup else None
-    return _plan(
-        environment, history, target, "forward", planned, builder.steps(_checks(environment)), policy
-    )
+    steps = builder.steps(_checks(environment))
+    return _plan(environment, history, target, "forward", planned, steps, policy, noticed=noticed)
 
 
 def plan_rollback(
@@ -257,6 +264,7 @@ def _plan(
     policy: BackupPolicy | None,
     *,
     continues: str | None = None,
+    noticed: Iterable[Diagnostic] = (),
 ) -> Plan:
     backup: list[Step] = []
     if policy:
@@ -279,7 +287,8 @@ def _plan(
         migrations=tuple(planned),
         steps=(*backup, *steps),
         continues=continues,
-        findings=tuple(_findings(environment, history, planned)),
+        address=target.address,
+        findings=(*_findings(environment, history, planned), *noticed),
     )
 
 
@@ -314,15 +323,6 @@ def _findings(
                 message=f"{migration.version} is listed before a migration that is already applied",
                 object=migration.version,
                 location=place,
-            )
-        if migration.direction == "forward" and not migration.reversible:
-            yield Diagnostic(
-                code="no-rollback",
-                severity=Severity.MEDIUM,
-                message=f"{migration.version} has no rollback section: there will be no way back",
-                object=migration.version,
-                location=place,
-                hint="add -- ROLLBACK_START … -- ROLLBACK_END",
             )
 
 
@@ -508,4 +508,9 @@ def check_question(check: Check) -> Question:
         ) from error
     if [s.kind for s in section.parsed] != ["SelectStmt"]:
         raise InvalidManifest(f"check “{check.name}” must be exactly one query", location=place)
-    return Question(name=check.name, statement=section.statements[0], expect=check.expect)
+    return Question(
+        name=check.name,
+        statement=section.statements[0],
+        expect=check.expect,
+        declared_at=check.location,
+    )

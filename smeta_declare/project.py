@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from smeta_declare.diagnostics import Diagnostic, Location, Severity
+from smeta_declare.diagnostics import Diagnostic, Location, Severity, nearest
 from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.migration import MigrationFile
@@ -69,16 +69,15 @@ class Project:
             try:
                 self.rendered(environment, entry)
             except InvalidInput as error:
-                findings += error.findings or [as_finding(error)]
+                findings += error.as_findings()
         if findings:
             raise_findings(findings)
 
-    def check_files(self, environment: Environment, listed: Iterable[str]) -> tuple[Diagnostic, ...]:
+    def check_files(self, environment: Environment, listed: Mapping[str, Location]) -> tuple[Diagnostic, ...]:
         """What is wrong between the list of the manifest and the files on disk."""
         directory = self.directory(environment)
         shown = environment.migrations_directory
         present = {p.stem for p in directory.glob("*.sql")} if directory.is_dir() else set()
-        listed = list(listed)
         return tuple(
             [
                 Diagnostic(
@@ -86,7 +85,9 @@ class Project:
                     severity=Severity.HIGH,
                     message=f"{version} is listed in the manifest, and there is no {shown}/{version}.sql",
                     object=version,
-                    hint=f"write it with `smeta new`, or remove {version} from migrations.apply",
+                    location=listed[version],
+                    hint=_meant(version, present - set(listed))
+                    or f"write it with `smeta new`, or remove {version} from migrations.apply",
                 )
                 for version in listed
                 if version not in present
@@ -133,15 +134,9 @@ class Project:
             ) from error
 
 
-def as_finding(error: InvalidInput) -> Diagnostic:
-    """An error as a finding, so that several can be told together."""
-    return Diagnostic(
-        code=error.code,
-        severity=Severity.HIGH,
-        message=error.message,
-        location=error.location,
-        hint=error.hint,
-    )
+def _meant(version: str, unlisted: set[str]) -> str | None:
+    close = nearest(version, unlisted)
+    return f"did you mean {close}, which is on disk and not listed?" if close else None
 
 
 def raise_findings(findings: list[Diagnostic]) -> None:

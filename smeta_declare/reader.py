@@ -54,7 +54,7 @@ class Reader:
         return build_status(
             self.environment,
             history,
-            target.database,
+            target,
             lambda version: self.project.read(self.environment, version),
             lambda entry: self.project.rendered(self.environment, entry),
         )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from smeta_declare.diagnostics import Location
+from smeta_declare.diagnostics import Diagnostic, Location, Severity
 from smeta_declare.environment import MigrationEntry
-from smeta_declare.errors import InvalidMigration
+from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.inputs import inputs_digest
-from smeta_declare.migration import Header, MigrationFile, checksum, cut_sections
+from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
 from smeta_declare.statement import Comment, Statement, leading_comments, meaning, slots_of, statements
 from smeta_declare.template import Rendered, Value, render
@@ -70,9 +70,7 @@ def render_migration(
     header = Header.read(file)
     whole = render(file.source, name=file.path, variables=variables, load=load)
     cut = cut_sections(whole.text, locate=whole.locate, genuine=whole.is_template_text)
-    forward = _section(whole, cut.forward)
-    rollback = _section(whole, cut.rollback) if cut.rollback else None
-    validation = _section(whole, cut.validation) if cut.validation else None
+    forward, rollback, validation = _sections(whole, cut)
     included = [(name, load(name) or "") for name in whole.includes]
     return RenderedMigration(
         file=file,
@@ -86,6 +84,27 @@ def render_migration(
         inputs=inputs_digest(file, variables, included),
         includes=whole.includes,
     )
+
+
+def _sections(
+    whole: Rendered, cut: Sections
+) -> tuple[RenderedSection, RenderedSection | None, RenderedSection | None]:
+    """The sections, or the mistakes of all of them at once."""
+    found: list[RenderedSection | None] = []
+    mistakes: list[InvalidInput] = []
+    for bounds in (cut.forward, cut.rollback, cut.validation):
+        try:
+            found.append(section_of(whole.slice(*bounds)) if bounds else None)
+        except InvalidInput as error:
+            mistakes.append(error)
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        findings = [f for error in mistakes for f in error.as_findings()]
+        raise InvalidMigration(f"{len(findings)} mistakes in {whole.name}", findings=findings)
+    forward, rollback, validation = found
+    assert forward is not None  # noqa: S101 # every file has one
+    return forward, rollback, validation
 
 
 def section_of(rendered: Rendered) -> RenderedSection:
@@ -108,10 +127,6 @@ def section_of(rendered: Rendered) -> RenderedSection:
             for s in parsed
         ),
     )
-
-
-def _section(whole: Rendered, bounds: tuple[int, int]) -> RenderedSection:
-    return section_of(whole.slice(*bounds))
 
 
 def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
@@ -168,3 +183,27 @@ def section_meaning(section: RenderedSection | None, asked: tuple[Question, ...]
     if not asked:
         return section.meaning
     return checksum("\n".join([section.meaning, *(str(q.expect) for q in asked)]))
+
+
+def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
+    """What is allowed, and rarely meant: no statement at all, no way back."""
+    top = Location.of(migration.file.path, migration.file.source, 0)
+    version = migration.file.version
+    if not migration.forward.statements:
+        yield Diagnostic(
+            code="empty-migration",
+            severity=Severity.MEDIUM,
+            message=f"{version} has no statement in its way forward",
+            object=version,
+            location=top,
+            hint="write it above the sections, or remove the migration from the list",
+        )
+    elif migration.rollback is None:
+        yield Diagnostic(
+            code="no-rollback",
+            severity=Severity.MEDIUM,
+            message=f"{version} has no rollback section: there will be no way back",
+            object=version,
+            location=top,
+            hint="add -- ROLLBACK_START … -- ROLLBACK_END",
+        )

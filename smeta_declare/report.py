@@ -10,7 +10,7 @@ from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
 from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.run import AppliedMigration, History
+from smeta_declare.run import AppliedMigration, History, Target
 
 if TYPE_CHECKING:
     from smeta_declare.rendering import RenderedMigration
@@ -37,6 +37,7 @@ class Status:
 
     environment: str
     database: str
+    address: str
     migrations: tuple[MigrationStatus, ...]
 
     def count(self, state: State) -> int:
@@ -59,6 +60,7 @@ class Status:
             "format": STATUS_FORMAT,
             "environment": self.environment,
             "database": self.database,
+            "address": self.address,
             "total": self.total,
             "applied": self.count("applied"),
             "pending": self.count("pending"),
@@ -86,7 +88,7 @@ def _bad(line: MigrationStatus) -> bool:
 def build_status(
     environment: Environment,
     history: History,
-    database: str,
+    target: Target,
     read: Callable[[str], MigrationFile],
     rendered: Callable[[MigrationEntry], RenderedMigration],
 ) -> Status:
@@ -121,7 +123,12 @@ def build_status(
                     note="applied, and not listed in the manifest",
                 )
             )
-    return Status(environment=environment.name, database=database, migrations=tuple(lines))
+    return Status(
+        environment=environment.name,
+        database=target.database,
+        address=target.address,
+        migrations=tuple(lines),
+    )
 
 
 def compare(

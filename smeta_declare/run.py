@@ -117,6 +117,7 @@ class Target:
     server_version_num: int
     server_version: str
     in_recovery: bool = False
+    address: str = ""  # where it was reached and which setting said so, without secrets
 
     @property
     def major(self) -> int:

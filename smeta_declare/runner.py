@@ -158,6 +158,7 @@ class Runner(Reader):
             target=self.project.root / self.environment.backups_directory,
             name=store.backup_name(label, datetime.now(UTC)),
             timeout_ms=self.environment.timeouts.concurrent_ms,
+            environment=self.environment.name,
             role=policy.role or self.environment.role,
             environ=self.environ,
         )
@@ -208,7 +209,8 @@ class Runner(Reader):
             except SmetaError as error:
                 if not journal.session.usable:
                     raise
-                found.append(Verification(name=question.name, failure=f"{error.message} ({error.location})"))
+                why = error.message.removeprefix(f"{question.name}: ")
+                found.append(Verification(name=question.name, failure=f"{why} ({error.location})"))
             journal.session.run("rollback to savepoint smeta_verify")
         journal.session.run("rollback")
         return target, found

@@ -281,7 +281,7 @@ def _explain(rendered: Rendered, error: Exception) -> NoReturn:
         raise _invalid([_refusal(rendered, m.start("copy"), "copy")]) from error
     if m := re.compile(r"\\\S*").match(text, at):
         raise _invalid([_refusal(rendered, at, "psql", m[0])]) from error
-    hint = f"smeta reads SQL with the parser of {parser_version()}"
+    hint = f"correct it there; this is what the parser of {parser_version()} says"
     if text and not rendered.is_template_text(min(at, len(text) - 1)):
         hint = f"a value of the template stands here: {text[at : at + 40]!r}"
     raise SqlSyntaxError(str(message), location=rendered.locate(at), hint=hint) from error

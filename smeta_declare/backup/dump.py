@@ -118,6 +118,7 @@ def take(
     target: Path,
     name: str,
     timeout_ms: int,
+    environment: str = "",
     lock_wait_ms: int = 10_000,
     role: str | None = None,
     environ: Mapping[str, str] | None = None,
@@ -159,6 +160,7 @@ def take(
                 server_version=pg_dump.server_version,
                 unproven=pg_dump.unproven,
                 database=conninfo.get("dbname", ""),
+                environment=environment,
             )
             store.keep(target, partial, record)
             return record

@@ -18,7 +18,7 @@ from typing import Literal
 from smeta_declare.errors import SmetaError
 
 FORMAT = "smeta.backup/1"
-_NAME = re.compile(r"backup_(?P<version>.+)_(?P<moment>\d{8}T\d{6}Z)")
+_NAME = re.compile(r"backup_(?P<version>.+)_(?P<moment>\d{8}T\d{9}Z)")
 _PARTIAL = re.compile(r"\.backup_.*\.part")
 
 
@@ -44,6 +44,7 @@ class BackupRecord:
     server_version: str
     unproven: bool  # by a pg_dump not known to suit this server; proven once it has been restored
     database: str
+    environment: str = ""
 
     @property
     def file(self) -> str:
@@ -70,8 +71,9 @@ class BackupRecord:
 
 
 def backup_name(version: str, moment: datetime) -> str:
-    """`backup_<version>_<timestamp>`, the timestamp in UTC to the second."""
-    return f"backup_{version}_{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    """`backup_<version>_<timestamp>`, the timestamp in UTC to the millisecond."""
+    utc = moment.astimezone(UTC)
+    return f"backup_{version}_{utc:%Y%m%dT%H%M%S}{utc.microsecond // 1000:03}Z"
 
 
 def parse_name(name: str) -> tuple[str, datetime]:
@@ -79,7 +81,7 @@ def parse_name(name: str) -> tuple[str, datetime]:
     found = _NAME.fullmatch(name)
     if not found or "/" in name:
         raise ValueError(f"`{name}` is no name of a backup")
-    return found["version"], datetime.strptime(found["moment"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return found["version"], datetime.strptime(found["moment"], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
 
 
 def extension(format: Literal["plain", "custom"]) -> str:
@@ -154,11 +156,15 @@ def partial_file(directory: Path, name: str) -> Iterator[tuple[Path, int]]:
 
 
 def keep(directory: Path, partial: Path, record: BackupRecord) -> None:
-    """Make a complete dump a backup: its final name, then its record, each on disk before the next."""
+    """Make a complete dump a backup: its final name, then its record, each on disk before the next.
+
+    A link, unlike a rename, never replaces a file of that name: FileExistsError, and nothing is touched.
+    """
     final, note = directory / record.file, directory / f"{record.name}.json"
     _sync(partial)
+    os.link(partial, final)
     try:
-        partial.rename(final)
+        partial.unlink()
         _sync(directory)
         with partial_file(directory, f"{record.name}.json") as (unfinished, _):
             unfinished.write_text(record.to_json())

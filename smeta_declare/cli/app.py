@@ -88,7 +88,7 @@ class App:
 
     def checked(self, environment: Environment) -> Environment:
         """The same environment, its list of migrations compared with the files on disk."""
-        findings = self.project.check_files(environment, (entry.version for entry in self.manifest.entries))
+        findings = self.project.check_files(environment, self.manifest.listed)
         if findings:
             raise_findings(list(findings))
         return environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import click
 from smeta_declare import __version__
 from smeta_declare.cli.app import App
 from smeta_declare.cli.views import show_bug, show_error
-from smeta_declare.errors import Exit, SmetaError
+from smeta_declare.diagnostics import nearest
+from smeta_declare.errors import Exit, SmetaError, UsageError
 
 # Verb → module and one line of help. The modules are imported when the verb is called.
 COMMANDS = {
@@ -120,7 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.UsageError as error:
-        error.show()
+        show_error(_usage(error))
         return Exit.USAGE
     except click.ClickException as error:
         error.show()
@@ -139,3 +141,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         show_bug(error, verbose=verbose)
         return Exit.BUG
     return outcome if isinstance(outcome, int) else Exit.DONE
+
+
+def _usage(error: click.UsageError) -> UsageError:
+    """A mistake on the command line in our words; click's own have the option and what it takes."""
+    where = error.ctx.command_path if error.ctx else "smeta"
+    hint = f"`{where} --help` lists what there is"
+    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "environment":
+        return UsageError("no environment is named", hint="give --env NAME, or set SMETA_ENV")
+    words = (*COMMANDS, *ALIASES) if isinstance(error.ctx, click.Context) and error.ctx.parent is None else ()
+    asked = re.search(r"No such command '(.*)'", error.format_message())
+    if asked and (close := nearest(asked[1], words)):
+        hint = f"did you mean `smeta {close}`?"
+    return UsageError(error.format_message().rstrip("."), hint=hint)

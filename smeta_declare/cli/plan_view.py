@@ -27,7 +27,7 @@ def summary(plan: Plan) -> str:
     oneway = sum(not m.reversible for m in plan.migrations)
     if oneway:
         parts.append(f"{oneway} without a way back")
-    return f"{plan.environment}: {', '.join(parts)}"
+    return f"{plan.environment}, database {plan.target['database']} at {plan.address}: {', '.join(parts)}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -40,6 +40,7 @@ def plan_text(plan: Plan) -> str:
     lines = [
         f"environment  {plan.environment} (project {plan.project})",
         f"database     {target['database']}, PostgreSQL {target['server_major']}, as {plan.role or target['user']}",
+        f"address      {plan.address}",
         f"plan         {plan.id[:12]}",
         "",
         summary(plan),

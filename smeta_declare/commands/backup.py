@@ -35,6 +35,7 @@ def list_command(app: App, output: str) -> None:
                         "scope": r.scope,
                         "size": r.size,
                         "sha256": r.sha256,
+                        "environment": r.environment,
                         "database": r.database,
                         "unproven": r.unproven,
                     }
@@ -48,10 +49,17 @@ def list_command(app: App, output: str) -> None:
         answer(
             table(
                 (
-                    (r.file, r.created_at.isoformat(sep=" "), r.database, r.scope, f"{r.size:,}")
+                    (
+                        r.file,
+                        r.created_at.isoformat(sep=" "),
+                        r.environment,
+                        r.database,
+                        r.scope,
+                        f"{r.size:,}",
+                    )
                     for r in records
                 ),
-                headings=("file", "taken at", "database", "scope", "bytes"),
+                headings=("file", "taken at", "environment", "database", "scope", "bytes"),
             )
         )
 

@@ -17,7 +17,9 @@ def status_text(status: Status) -> str:
     for state in ("partial", "unknown"):
         if number := status.count(state):
             counts += f", {state} {number}"
-    lines = [f"{status.environment} · database {status.database}", counts, ""]
+    if changed := sum(m.change is not None and m.change.harmful for m in status.migrations):
+        counts += f", changed since applied {changed}"
+    lines = [f"{status.environment} · database {status.database} at {status.address}", counts, ""]
     return "\n".join(lines + [_line(m) for m in status.migrations]).rstrip("\n")
 
 
@@ -39,7 +41,7 @@ def _line(m: MigrationStatus) -> str:
 def command(app: App, /, environment: str, output: str, *, detailed_exitcode: bool) -> int:
     """Show what is applied, pending, half done, unknown, or changed since it was applied."""
     resolved = app.resolve(environment)
-    for finding in app.project.check_files(resolved, (e.version for e in app.manifest.entries)):
+    for finding in app.project.check_files(resolved, app.manifest.listed):
         talk(f"{finding.severity}[{finding.code}]: {finding.message}")
     reader = app.reader(resolved)
     with reader.connected() as journal:

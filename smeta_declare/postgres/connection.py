@@ -16,7 +16,7 @@ from psycopg import pq, sql
 from smeta_declare import __version__
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import Locks, Timeouts
-from smeta_declare.errors import Refused, Retryable, SmetaError
+from smeta_declare.errors import InvalidInput, Refused, Retryable, SmetaError
 
 OLDEST, NEWEST = 14, 18  # the majors that are supported; newer ones may be read, not applied to
 
@@ -27,6 +27,12 @@ class ConnectionFailed(Retryable):
     """The server cannot be reached, or it does not let us in."""
 
     code = "connection"
+
+
+class MalformedConnectionString(InvalidInput):
+    """A URL whose parts run into each other; it is not shown, since nobody knows where its password ends."""
+
+    code = "connection-string"
 
 
 class ConnectionLost(Retryable):
@@ -86,6 +92,11 @@ def translated(cause: psycopg.Error, connection: psycopg.Connection[Any]) -> Sme
 
 def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "") -> Session:
     """Open a connection in autocommit mode; ConnectionFailed says where it went and what the server answered."""
+    if conninfo.garbled:
+        raise MalformedConnectionString(
+            f"the connection string of {conninfo.source} cannot be read",
+            hint="percent-encode the special characters of user and password: @ is %40, / is %2F, : is %3A",
+        )
     # libpq counts whole seconds, and 1 means 2.
     limit = max(2, timeouts.connect_ms // 1000)
     try:
@@ -106,7 +117,7 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
         raise ConnectionFailed(
             f"cannot connect to {conninfo}",
             detail=[message, f"the address comes from {conninfo.source}"],
-            hint="check user and password (PGPASSWORD, ~/.pgpass or the connection string)"
+            hint="check user, password (PGPASSWORD, ~/.pgpass or the connection string) and database"
             if secret_refused
             else "check that the server runs and that host, port and database are right",
             changed="nothing was run",

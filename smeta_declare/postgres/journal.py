@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from smeta_declare import __version__
 from smeta_declare.environment import HistoryPlace
 from smeta_declare.errors import Refused, Retryable
-from smeta_declare.postgres.connection import Answer, ServerError, Session, privileges_explained
+from smeta_declare.postgres.connection import (
+    Answer,
+    MissingPrivileges,
+    ServerError,
+    Session,
+    privileges_explained,
+)
 from smeta_declare.run import (
     AppliedMigration,
     Direction,
@@ -75,11 +81,28 @@ class Journal:
                 self.session.compose("target") + self.session.compose("history", self._names)
             )
         except ServerError as error:
+            if error.sqlstate == "42501":
+                raise MissingPrivileges(
+                    f"{error.message}: needed to read {self.place} and schema {self.place.journal_schema}",
+                    hint=f"connect as their owner, set `role:` to it, or let it run: {self._grants()}",
+                ) from error
             if error.sqlstate not in _ABSENT and error.sqlstate != "42703":
                 raise
             self._refuse_foreign()
-            return _target(self.session.ask("target")[0]), History()
-        return _target(answers[0]), _history(answers[1:])
+            return self._target(self.session.ask("target")[0]), History()
+        return self._target(answers[0]), _history(answers[1:])
+
+    def _target(self, answer: Answer) -> Target:
+        system, database, user, number, version, in_recovery = answer.rows[0]
+        return Target(
+            system_identifier=system,
+            database=database,
+            user=user,
+            server_version_num=number,
+            server_version=version,
+            in_recovery=in_recovery,
+            address=f"{self.session.conninfo} (from {self.session.conninfo.source})",
+        )
 
     def _refuse_foreign(self) -> None:
         names = {
@@ -101,11 +124,21 @@ class Journal:
                 hint="restore the one that is missing from a backup, or correct `history:` in the manifest",
             )
 
+    def _grants(self) -> str:
+        user = self.session.parameters().get("user", "…")
+        schemas = f"{self.place.table_schema}, {self.place.journal_schema}"
+        return (
+            f"grant usage on schema {schemas} to {user}; grant select on {self.place} to {user}; "
+            f"grant select on all tables in schema {self.place.journal_schema} to {user}"
+        )
+
     def create(self) -> None:
         """Make history and journal, all or nothing. To be called under the lock."""
+        known = self.session.parameters()
+        user, database = known.get("user", "…"), known.get("dbname", "…")
         hint = (
-            "let the owner run: grant create on database … to …; grant usage, create on schema "
-            f"{self.place.table_schema} to …"
+            f"let the owner run: grant create on database {database} to {user}; "
+            f"grant usage, create on schema {self.place.table_schema} to {user}"
         )
         with privileges_explained(f"to create {self.place} and schema {self.place.journal_schema}", hint):
             # One message without BEGIN is one transaction.
@@ -201,18 +234,6 @@ class Journal:
     def forget_sql(self, version: str) -> str:
         """The statement that removes a history row."""
         return self.session.compose("forget", self._names, version=version)
-
-
-def _target(answer: Answer) -> Target:
-    system, database, user, number, version, in_recovery = answer.rows[0]
-    return Target(
-        system_identifier=system,
-        database=database,
-        user=user,
-        server_version_num=number,
-        server_version=version,
-        in_recovery=in_recovery,
-    )
 
 
 def _history(answers: list[Answer]) -> History:

@@ -17,7 +17,7 @@ from smeta_declare.postgres.binaries import Binaries
 
 NOON = datetime(2025, 10, 7, 12, 0, tzinfo=UTC)
 RECORD = BackupRecord(
-    name="backup_0007_add_email_20251007T120000Z",
+    name="backup_0007_add_email_20251007T120000000Z",
     version="0007_add_email",
     created_at=NOON,
     policy="schema_before_apply",
@@ -51,7 +51,7 @@ def test_name_carries_version_and_moment() -> None:
     assert store.parse_name(name) == ("0007_add_email", NOON)
 
 
-@pytest.mark.parametrize("name", ["backup_1", "x_1_20251007T120000Z", "backup_../x_20251007T120000Z"])
+@pytest.mark.parametrize("name", ["backup_1", "x_1_20251007T120000000Z", "backup_../x_20251007T120000000Z"])
 def test_name_of_something_else_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no name of a backup"):
         store.parse_name(name)
