@@ -21,7 +21,7 @@ from smeta_declare.backup.store import BackupFailed, BackupRecord
 from smeta_declare.postgres.binaries import all_binaries
 from tests.servers import TestDatabase, fresh_database
 
-NAME = "backup_0007_20251007T120000Z"
+NAME = "backup_0007_20251007T120000000Z"
 PLAIN = BackupPolicy(name="schema_before_apply", scope="schema", format="plain")
 CUSTOM = BackupPolicy(name="full_before_apply", scope="full", format="custom", compress=1)
 CUT = 'for a; do case $a in --file=*) f="${a#--file=}";; esac; done; "$REAL" "$@"; truncate "$f" -s'

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -225,3 +226,14 @@ def test_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(BackupFailed, match="cannot be used"):
         store.prepare_directory(tmp_path / "backups")
+
+
+def test_of_two_backups_of_one_name_the_first_stays(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with store.partial_file(tmp_path, f"{RECORD.name}{text}") as (partial, _):
+            partial.write_text(text)
+            with contextlib.suppress(FileExistsError):
+                store.keep(tmp_path, partial, RECORD)
+
+    assert (tmp_path / RECORD.file).read_text() == "first"
+    assert store.list_backups(tmp_path) == (RECORD,)
