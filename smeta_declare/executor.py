@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from smeta_declare.diagnostics import Location
-from smeta_declare.environment import Environment
-from smeta_declare.errors import Refused, Retryable, SmetaError, StoppedHalfway
+from smeta_declare.environment import Environment, Timeouts
+from smeta_declare.errors import Refused, Retryable, SmetaError
 from smeta_declare.events import (
     MigrationDone,
     MigrationStarted,
@@ -23,6 +23,15 @@ from smeta_declare.events import (
     StepCommitted,
     StepRetried,
     ValidationPassed,
+)
+from smeta_declare.failures import (
+    CommitUnknown,
+    Interrupted,
+    LockTimeout,
+    StateChanged,
+    StatementFailed,
+    TransactionEnded,
+    failure,
 )
 from smeta_declare.plan import (
     AutocommitStep,
@@ -36,7 +45,8 @@ from smeta_declare.plan import (
 )
 from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, own_session, settings
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.run import Direction, History
+from smeta_declare.questions import ask
+from smeta_declare.run import History
 from smeta_declare.secrets import Sendable, sendable
 
 # What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
@@ -44,54 +54,6 @@ _CLEAN = (
     "reset session authorization; reset role; reset all;"
     "close all; deallocate all; discard sequences; discard temp;"
 )
-
-
-class StatementFailed(SmetaError):
-    """PostgreSQL refused a statement of a migration."""
-
-    code = "statement-failed"
-
-
-class ValidationFailed(SmetaError):
-    """A validation or check did not answer as expected."""
-
-    code = "validation-failed"
-
-
-class LockTimeout(Retryable):
-    """A lock was not to be had, however often it was tried."""
-
-    code = "lock-timeout"
-
-
-class StatementTimeout(Retryable):
-    """A statement ran into `timeouts.statement` (or `concurrent`), or was cancelled on the server."""
-
-    code = "statement-timeout"
-
-
-class StateChanged(Retryable):
-    """Something else worked on the same migration meanwhile."""
-
-    code = "state-changed"
-
-
-class TransactionEnded(SmetaError):
-    """A statement ended smeta's transaction or dropped its lock behind the parser's back."""
-
-    code = "transaction-ended"
-
-
-class CommitUnknown(StoppedHalfway):
-    """The connection broke while a COMMIT was under way."""
-
-    code = "commit-unknown"
-
-
-class Interrupted(StoppedHalfway):
-    """A part of the plan is committed, the rest is not."""
-
-    code = "halfway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +167,13 @@ class _Run:
     def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
         """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
         locks = self.environment.locks
+        spent = self.spent.copy()
         for number in range(1, locks.attempts + 1):
             try:
                 return attempt()
             except _LockMissed as missed:
                 self.session.run("rollback")
+                self.spent = spent.copy()
                 if number == locks.attempts:
                     raise LockTimeout(
                         f"no lock after {number} tries: {missed.cause.message}",
@@ -239,7 +203,8 @@ class _Run:
             self._work(work)
         self.position = step.id
         with self._statement(None):
-            self.session.run("set constraints all immediate")
+            # The last migration's session is not the checks', and an error of COMMIT itself would come too late.
+            self.session.run(self._fresh(self.environment.timeouts) + "set constraints all immediate")
         for question in step.checks:
             self._ask(question)
         self.session.run(self.ours)
@@ -263,9 +228,11 @@ class _Run:
         """COMMIT travels alone: only then is a broken connection before it a rollback."""
         try:
             status = self.session.run("commit")[0].status
-        except ConnectionLost as error:
+        except (ConnectionLost, KeyboardInterrupt) as error:
+            # A COMMIT that is cancelled may have happened all the same, as when it waits for a standby.
+            what = "interrupted" if isinstance(error, KeyboardInterrupt) else "the connection broke"
             raise CommitUnknown(
-                f"the connection broke while step {name} was being committed",
+                f"{what} while step {name} was being committed",
                 hint="run the same command again: it asks the database what became of the step",
                 changed="whether the step is committed is open",
             ) from error
@@ -284,15 +251,10 @@ class _Run:
         journal = self.journal.step_sql(self.history_id, self.id, work, "done")
         forget = self.journal.forget_sql(work.version) if work.forget else ""
         with self._statement(None):
-            answers = self.session.run(
-                self.ours + journal + forget + _CLEAN + self._settings(work, alone=False)
-            )
+            answers = self.session.run(self.ours + journal + forget + self._fresh(work.timeouts))
         self._check_inserted(answers[2].rowcount, work)
         for statement in work.statements:
             self._send(work, statement)
-        if work.validations:
-            with self._statement(None):
-                self.session.run("set constraints all immediate")
         for question in work.validations:
             self._ask(question)
         self._told_done(work, _since(begun))
@@ -330,10 +292,10 @@ class _Run:
                 version=work.version, direction=work.direction, position=work.position, steps=work.steps
             )
         )
-        if not self._built_already(step):
+        if not self._done_already(step):
             self._send(work, step.statement)
         self.alone = False
-        self.session.run("reset all;" + self.ours)
+        self._own_session()
         inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
         self._check_inserted(inserted[0].rowcount, work)
         self.committed.append(step.id)
@@ -341,39 +303,57 @@ class _Run:
         self._told_done(work, duration)
         self.told(StepCommitted(step=step.id, duration_ms=duration))
 
-    def _built_already(self, step: AutocommitStep) -> bool:
-        """Write the started row and look at what an earlier run left: the index it built, or half of it.
+    def _done_already(self, step: AutocommitStep) -> bool:
+        """Write the started row, and look at what an earlier run left: all of it, half of it, or nothing.
 
-        The row is written only where no index of that name is there, so that one that is there beside the row
-        was made by that statement. A killed client's server process may finish the build after it (measured).
+        A killed client's server process may finish its statement after it (measured). The row is written only
+        where no index of that name is there, so that one that is there beside the row was made by the statement.
         """
-        work = step.work
+        work, statement = step.work, step.statement
         partial = self.history.partial_of(work.version, work.direction)
-        begun_before = partial is not None and work.position in partial.started
-        self.session.run(_CLEAN + self._settings(work, alone=True))
-        state = None
-        if step.leaves_behind:
-            rows = self.session.ask("index_state", None, name=step.leaves_behind)[0].rows
-            state = bool(rows[0][0]) if rows else None
-        if state is False and not begun_before:
+        begun = partial.started.get(work.position) if partial else None
+        fresh = self._fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
+        self.session.run(fresh)
+        if statement.removes and begun == work.digest and self._index(statement.removes) is None:
+            return True
+        index = self._index(statement.leaves_behind) if statement.leaves_behind else None
+        name = statement.leaves_behind
+        if index and begun not in (None, work.digest):
             raise StatementFailed(
-                f"{work.version}: index {step.leaves_behind} is there and INVALID, and no run of smeta left it",
-                location=step.statement.location,
-                hint=f"look at it, then: drop index concurrently {step.leaves_behind}",
+                f"{work.version}: index {name} was built by this step before it was edited",
+                location=statement.location,
+                hint=f"put the statement back as it was, or: drop index concurrently {name}",
             )
-        if state is False:
+        if index is False and begun is None:
+            raise StatementFailed(
+                f"{work.version}: index {name} is there and INVALID, and no run of smeta left it",
+                location=statement.location,
+                hint=f"look at it, then: drop index concurrently {name}",
+            )
+        if index is False:
             with self._statement(None):
-                self.session.run(f"drop index concurrently {step.leaves_behind}")
-        if state is None:
+                self.session.run(f"drop index concurrently {name}")
+        if index is None:
             started = self.journal.step_sql(self.history_id, self.id, work, "started")
             self.session.run(self.ours + started)
-            self.session.run(_CLEAN + self._settings(work, alone=True))
-        self.alone = state is not True
-        return state is True and begun_before
+            self.session.run(fresh)
+        self.alone = index is not True
+        return index is True and begun is not None
 
-    def _settings(self, work: Work, *, alone: bool) -> str:
-        return settings(
-            self.session, work.timeouts, self.environment.locks, alone=alone, role=self.environment.role
+    def _index(self, name: str) -> bool | None:
+        """Whether an index is valid; None where there is none of that name."""
+        rows = self.session.ask("index_state", None, name=name)[0].rows
+        return bool(rows[0][0]) if rows else None
+
+    def _fresh(self, timeouts: Timeouts, *, alone: bool = False, concurrently: bool = False) -> str:
+        """The session every migration starts from."""
+        return _CLEAN + settings(
+            self.session,
+            timeouts,
+            self.environment.locks,
+            alone=alone,
+            concurrently=concurrently,
+            role=self.environment.role,
         )
 
     def _send(self, work: Work, statement: PlannedStatement) -> None:
@@ -385,7 +365,8 @@ class _Run:
 
     def _ask(self, question: Question) -> None:
         """Ask a question inside the open transaction: read only, and row security may not filter the answer."""
-        ask(self.session, question, self.secrets)
+        with self._statement(None):
+            ask(self.session, question, self.secrets)
         self.told(ValidationPassed(name=question.name))
 
     @contextmanager
@@ -412,7 +393,7 @@ class _Run:
                 if self.session.in_transaction:
                     self.session.run("rollback")
                 self._own_session()
-                if self._halfway:
+                if self._halfway or isinstance(error, CommitUnknown):
                     self.journal.stop_run(self.id)
                 else:
                     self.journal.close_run(self.id, outcome)
@@ -436,7 +417,7 @@ class _Run:
             else "nothing new is committed"
         )
         failed = (
-            "the statement that failed ran outside of a transaction, and the next run clears away what it left"
+            "the statement that failed ran outside of a transaction, and the next run looks at what it left"
             if self.alone
             else "the step that failed was rolled back"
         )
@@ -459,73 +440,10 @@ class _LockMissed(Exception):
         self.cause, self.location = cause, location
 
 
-def failure(
-    error: ServerError, sent: Sendable | None, location: Location | None, where: str, direction: Direction
-) -> SmetaError:
-    """The error of a statement, in the words of the template."""
-    statement = (f"statement: {sent.shown}",) if sent else ()
-    detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")
-    if error.sqlstate == "57014":
-        return StatementTimeout(
-            f"{where}: {error.message}",
-            location=location,
-            detail=detail,
-            hint="give it longer with `timeouts:` of this migration, or make it smaller",
-        )
-    if error.lock_not_available:
-        return LockTimeout(f"{where}: {error.message}", location=location, detail=detail)
-    otherwise = {
-        "forward": "correct the migration and run the same command again",
-        "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way, "
-        "or undo the migration with a new one",
-    }
-    hints = {
-        "42501": "grant the role what it needs, or set `role:` to the owner",
-        "0A000": "PostgreSQL cannot do this here; see its message",
-        "25001": "PostgreSQL refuses this inside a transaction",
-    }
-    return StatementFailed(
-        f"{where}: {error.message}",
-        location=location,
-        detail=detail,
-        hint=hints.get(error.sqlstate, otherwise[direction]),
-    )
-
-
-def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> None:
-    """Ask a validation or check in the open transaction and raise ValidationFailed if the answer is wrong.
-
-    In a savepoint, read only and with `row_security = off`, so that PostgreSQL errors instead of filtering.
-    https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-ROW-SECURITY
-    """
-    session.run(
-        "savepoint smeta_question; set local transaction_read_only = on; set local row_security = off"
-    )
-    ready = sendable(question.statement, secrets, session.literal)
-    try:
-        answer = session.run(ready.text)[0]
-    except ServerError as error:
-        raise ValidationFailed(
-            f"{question.name}: {error.message}",
-            location=question.declared_at or ready.locate(error.position),
-            detail=(*error.detail, f"query: {ready.shown}", f"sqlstate: {error.sqlstate}"),
-            hint="a validation reads only, as the owner, and may not be filtered by row security"
-            if error.sqlstate in ("25006", "42501")
-            else "correct the query",
-        ) from error
-    session.run("rollback to savepoint smeta_question; release savepoint smeta_question")
-    if why := question.expect.failure(answer.columns, answer.rows):
-        raise ValidationFailed(
-            f"{question.name}: {why}",
-            location=question.location,
-            detail=(f"query: {ready.shown}",),
-            hint="the migration did not do what its validation says; correct one of the two",
-        )
-
-
 def check_secrets(plan: Plan, secrets: Mapping[str, str]) -> None:
     """Refuse before anything runs where a late-bound value has no value."""
-    missing = sorted({slot.name for s in _statements(plan) for slot in s.secrets} - set(secrets))
+    needed = sorted({slot.name for s in _statements(plan) for slot in s.secrets})
+    missing = [name for name in needed if secrets.get(name) is None]
     if missing:
         raise Refused(
             f"no value for {', '.join(missing)}",

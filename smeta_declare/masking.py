@@ -18,10 +18,13 @@ class Masker:
 
     @classmethod
     def of(cls, values: Iterable[str]) -> Masker:
-        """A masker for these values; the longest are replaced first, so that none leaves a rest."""
+        """A masker for these values; the longest are replaced first, so that none leaves a rest.
+
+        One or two characters are no secret that can be masked: they are in every word.
+        """
         found = set()
         for value in values:
-            if value:
+            if len(value) > 2:
                 found |= {value, quote(value, safe=""), quote(value), value.replace("'", "''")}
                 found |= {
                     json.dumps(value)[1:-1],

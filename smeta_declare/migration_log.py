@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from smeta_declare.errors import Refused
 from smeta_declare.events import Event, StatementDone
-from smeta_declare.masking import Masker
 
 
 class LogUnwritable(Refused):
@@ -28,7 +28,7 @@ class MigrationLog:
 
     path: Path
     run: str
-    masker: Masker
+    masker: Callable[[str], str]
     _file: int | None = None
 
     def __call__(self, event: Event) -> None:

@@ -45,6 +45,12 @@ def alone(kind: str, node: Node) -> str | None:
     return f"{what} cannot run inside a transaction block" if what else None
 
 
+def concurrently(kind: str, node: Node) -> bool:
+    """Whether the statement takes no lock that readers or writers would queue behind while it waits for them."""
+    what = _alone(kind, node)
+    return what is not None and what.endswith("concurrently")
+
+
 def _alone(kind: str, node: Node) -> str | None:
     match kind:
         case "IndexStmt":
@@ -127,6 +133,14 @@ def index_left_behind(kind: str, node: Node) -> str | None:
         return None
     schema = node["relation"].get("schemaname")  # an index is created in the schema of its table
     return ".".join(quoted(part) for part in (schema, node["idxname"]) if part)
+
+
+def index_removed(kind: str, node: Node) -> str | None:
+    """The index that DROP INDEX CONCURRENTLY removes, as written; it takes one only."""
+    if kind != "DropStmt" or not node.get("concurrent"):
+        return None
+    (dropped,) = _each(node.get("objects"), "List")
+    return ".".join(quoted(part["String"]["sval"]) for part in dropped["items"])
 
 
 def objects(kind: str, node: Node) -> tuple[str, ...]:

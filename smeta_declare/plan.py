@@ -30,6 +30,8 @@ class PlannedStatement:
     start: int  # where in that section
     alone: str | None = None  # why PostgreSQL refuses it inside a transaction
     leaves_behind: str | None = None  # the index that a failed concurrent build leaves
+    removes: str | None = None  # the index that it drops concurrently
+    concurrently: bool = False  # blocks nobody while it queues
     secrets: tuple[SecretSlot, ...] = ()
 
     @property
@@ -120,7 +122,6 @@ class AutocommitStep:
     id: str
     work: Work
     reason: str
-    leaves_behind: str | None = None  # index to drop if the build fails half-way
 
     @property
     def statement(self) -> PlannedStatement:
@@ -159,6 +160,7 @@ class Plan:
     transaction: Literal["all", "each"]
     migrations: tuple[PlannedMigration, ...]
     steps: tuple[Step, ...]
+    request: str = "apply"  # what was asked for, as the command says it
     continues: str | None = None  # the open run whose target this plan keeps
     address: str = ""  # where the target was reached; told, and no part of the decision
     findings: tuple[Diagnostic, ...] = ()
@@ -184,6 +186,7 @@ class Plan:
             "target": dict(self.target),
             "history": {"table": str(self.history), "journal": self.history.journal_schema},
             "base": self.base,
+            "request": self.request,
             "continues": self.continues,
             "role": self.role,
             "transaction": self.transaction,
@@ -241,7 +244,7 @@ def _step(step: Step) -> dict[str, Any]:
                 "kind": "autocommit",
                 "work": _work(step.work),
                 "reason": step.reason,
-                "leaves_behind": step.leaves_behind,
+                "leaves_behind": step.statement.leaves_behind,
             }
 
 

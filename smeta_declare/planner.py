@@ -82,6 +82,7 @@ def plan_apply(
 ) -> Plan:
     """The way forward: every pending migration of the environment, up to and including `to`."""
     _refuse_open(history, "forward")
+    _refuse_unlisted(environment, history)
     pending = _pending(environment, history, to)
     _check_requirements(environment, history, pending)
     builder = _Builder(environment)
@@ -124,7 +125,15 @@ def plan_rollback(
     `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go.
     """
     _refuse_open(history, "rollback")
+    request = f"rollback --to {to}" if to else f"rollback {count}"
     interrupted = next((run for run in history.open_runs if run.direction == "rollback"), None)
+    if interrupted and interrupted.request != request:
+        raise RunOpen(
+            f"`smeta {interrupted.request}` was interrupted and is not finished",
+            hint=f"repeat it (`smeta {interrupted.request} --env {environment.name}`), or go forward with "
+            "`smeta apply`, which ends it",
+            changed="nothing was run now",
+        )
     rows = _rows_left(history, interrupted) if interrupted else _rows_back(history, count, to)
     builder = _Builder(environment)
     planned = []
@@ -160,7 +169,15 @@ def plan_rollback(
     policy = _policy(environment, asking) if planned and backup else None
     continues = interrupted.id if interrupted else None
     return _plan(
-        environment, history, target, "rollback", planned, builder.steps(()), policy, continues=continues
+        environment,
+        history,
+        target,
+        "rollback",
+        planned,
+        builder.steps(()),
+        policy,
+        request=request,
+        continues=continues,
     )
 
 
@@ -206,6 +223,17 @@ def _refuse_open(history: History, direction: Direction) -> None:
                 f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
                 f"{len(partial.done)} of {partial.steps} steps are committed",
                 hint=f"finish it first: run `{resume}` again",
+                changed="nothing was run now",
+            )
+
+
+def _refuse_unlisted(environment: Environment, history: History) -> None:
+    listed = {entry.version for entry in environment.migrations}
+    for partial in history.partial:
+        if partial.direction == "forward" and partial.version not in listed:
+            raise RunOpen(
+                f"{partial.version} is half done, and {environment.name} does not list it any more",
+                hint=f"put {partial.version} back into migrations.apply, with its file, and run `smeta apply`",
                 changed="nothing was run now",
             )
 
@@ -263,6 +291,7 @@ def _plan(
     steps: Sequence[Step],
     policy: BackupPolicy | None,
     *,
+    request: str = "apply",
     continues: str | None = None,
     noticed: Iterable[Diagnostic] = (),
 ) -> Plan:
@@ -286,6 +315,7 @@ def _plan(
         transaction=environment.transaction,
         migrations=tuple(planned),
         steps=(*backup, *steps),
+        request=request,
         continues=continues,
         address=target.address,
         findings=(*_findings(environment, history, planned), *noticed),
@@ -450,12 +480,7 @@ class _Builder:
             elif reason := _reason(work):
                 self._close()
                 self._steps.append(
-                    AutocommitStep(
-                        id=f"{work.version}/{work.position + 1}",
-                        work=work,
-                        reason=reason[0],
-                        leaves_behind=reason[1],
-                    )
+                    AutocommitStep(id=f"{work.version}/{work.position + 1}", work=work, reason=reason)
                 )
             else:
                 self._open.append(work)
@@ -478,10 +503,8 @@ class _Builder:
         return tuple(self._steps)
 
 
-def _reason(work: Work) -> tuple[str, str | None] | None:
-    if len(work.statements) != 1 or work.statements[0].alone is None:
-        return None
-    return work.statements[0].alone, work.statements[0].leaves_behind
+def _reason(work: Work) -> str | None:
+    return work.statements[0].alone if len(work.statements) == 1 else None
 
 
 def _check_unchanged(work: Work, partial: PartialMigration) -> None:

@@ -120,6 +120,8 @@ def section_of(rendered: Rendered) -> RenderedSection:
                 summary=s.summary,
                 alone=s.alone,
                 leaves_behind=s.leaves_behind,
+                removes=s.removes,
+                concurrently=s.concurrently,
                 secrets=slots_of(rendered, s),
                 source=rendered,
                 start=s.start,

@@ -54,6 +54,7 @@ class OpenRun:
 
     id: str
     direction: Direction
+    request: str  # what was asked for: `apply`, `rollback 2`
     versions: tuple[str, ...]
     started_at: datetime
     started_by: str

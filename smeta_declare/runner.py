@@ -12,13 +12,14 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
 from smeta_declare.errors import Refused, SmetaError
 from smeta_declare.events import BackupTaken, RunnerWaited
-from smeta_declare.executor import RunResult, ask, check_secrets, execute
+from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import Session
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import refuse_unless_writable
+from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
 from smeta_declare.run import AppliedMigration, History, Target
@@ -50,9 +51,9 @@ class Runner(Reader):
         """The plan of `apply`, from what is there now. Changes nothing."""
         target, history = journal.state()
         self._check_unchanged(history)
-        self.project.render_all(
-            self.environment, [e for e in self.environment.migrations if not history.find(e.version)]
-        )
+        pending = [e for e in self.environment.migrations if not history.find(e.version)]
+        last = next((i for i, e in enumerate(pending, start=1) if e.version == to), len(pending))
+        self.project.render_all(self.environment, pending[:last])
         plan = plan_apply(
             self.environment,
             history,
@@ -123,7 +124,7 @@ class Runner(Reader):
             plan, history = planned()
             agreed(plan)
             if plan.empty:
-                if plan.continues:
+                if history.open_runs:
                     journal.close_dead_runs(self.run)
                 return plan, None
             check_secrets(plan, self.secrets)

@@ -33,7 +33,8 @@ class Statement:
     """One statement: its exact text (no semicolon, no comments around it) and what its parse tree says.
 
     `alone` is the reason why PostgreSQL refuses it inside a transaction block. `leaves_behind` is the index
-    that a failed concurrent build leaves. `objects` are what it creates, alters, drops or writes, as written.
+    that a failed concurrent build leaves, `removes` the one that is dropped concurrently; `concurrently` says
+    that nobody queues behind it. `objects` are what it creates, alters, drops or writes, as written.
     """
 
     text: str
@@ -41,6 +42,8 @@ class Statement:
     kind: str  # the tag of its parse tree: "IndexStmt"
     alone: str | None = None
     leaves_behind: str | None = None
+    removes: str | None = None
+    concurrently: bool = False
     objects: tuple[str, ...] = ()
     summary: str = ""
 
@@ -82,6 +85,8 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             kind=kind,
             alone=reason,
             leaves_behind=parsetree.index_left_behind(kind, node),
+            removes=parsetree.index_removed(kind, node),
+            concurrently=parsetree.concurrently(kind, node),
             objects=parsetree.objects(kind, node),
             summary=_summary(kind, node, part, text),
         )
@@ -320,6 +325,11 @@ _REFUSED = {  # code, message, hint
         "`{}` controls transactions, and smeta does that itself",
         "remove it; the plan shows what runs together and what runs alone",
     ),
+    "unnamed": (
+        "index-without-name",
+        "an index that is built concurrently needs a name: a failed build leaves it INVALID, to be found and dropped",
+        "write create index concurrently NAME on …",
+    ),
     "discard": (
         "drops-runner-lock",
         "`discard all` drops the lock that keeps other runs out",
@@ -347,6 +357,8 @@ def _refused(text: str, statement: Statement, node: parsetree.Node, tokens: list
         yield "transaction"
     if kind == "CopyStmt" and "filename" not in node:
         yield "copy"
+    if kind == "IndexStmt" and node.get("concurrent") and "idxname" not in node:
+        yield "unnamed"
     if kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
         yield "discard"
     if _may_call(text, statement, tokens, "pg_advisory_unlock_all"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -37,6 +38,7 @@ class App:
     quiet: bool
     run: str = field(default_factory=lambda: str(uuid.uuid4()))
     masker: Masker = field(default_factory=Masker)
+    _masked: set[str] = field(default_factory=set)
 
     @cached_property
     def manifest_path(self) -> Path:
@@ -69,22 +71,28 @@ class App:
         from smeta_declare.resolve import resolve
 
         environment = resolve(self.manifest, name, self.environ)
-        self.masker = Masker.of(self._secret_values(environment))
-        mask_with(self.masker)
+        self.mask(self._secret_values(environment))
         return environment
 
     def _secret_values(self, environment: Environment) -> set[str]:
-        values = set(self.secrets(environment).values())
+        named = (value.name for _, value in environment.variables if isinstance(value, Secret))
+        values = {self.environ[name] for name in named if name in self.environ}
         if isinstance(environment.database, Conninfo):
             values |= environment.database.secrets()
         if "PGPASSWORD" in self.environ:
             values.add(self.environ["PGPASSWORD"])
         return values
 
-    def secrets(self, environment: Environment) -> dict[str, str]:
-        """The late-bound values that the environ has, by the name of their variable."""
-        names = {v.name for _, v in environment.variables if isinstance(v, Secret)}
-        return {name: self.environ[name] for name in names if name in self.environ}
+    def mask(self, values: set[str]) -> None:
+        """From now on none of these is written anywhere."""
+        self._masked |= values
+        self.masker = Masker.of(self._masked)
+        mask_with(self.masker)
+
+    @property
+    def secrets(self) -> LateSecrets:
+        """The late-bound values, by the name of their environment variable; one that is read is masked first."""
+        return LateSecrets(self)
 
     def checked(self, environment: Environment) -> Environment:
         """The same environment, its list of migrations compared with the files on disk."""
@@ -99,7 +107,7 @@ class App:
         from smeta_declare.migration_log import MigrationLog
 
         path = Path(self.log_option) if self.log_option else self.root / "migration.log"
-        return MigrationLog(path, run=self.run, masker=self.masker)
+        return MigrationLog(path, run=self.run, masker=lambda text: self.masker(text))
 
     def sink(self) -> Sink:
         """Tells the log and the terminal what happens; a full disk or a closed terminal does not end the run."""
@@ -138,7 +146,7 @@ class App:
             "environment": environment,
             "project": self.project,
             "environ": self.environ,
-            "secrets": self.secrets(environment),
+            "secrets": self.secrets,
             "run": self.run,
             "application_name": self.application_name,
             "told": self.sink(),
@@ -150,3 +158,21 @@ class App:
         from smeta_declare import __version__
 
         return f"smeta/{__version__} run={self.run}"[:63]
+
+
+@dataclass(frozen=True, slots=True)
+class LateSecrets(Mapping[str, str]):
+    """What late-bound variables hold: a plan may name one that the manifest does not name any more."""
+
+    app: App
+
+    def __getitem__(self, name: str) -> str:
+        value = self.app.environ[name]
+        self.app.mask({value})
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.app.environ)
+
+    def __len__(self) -> int:
+        return len(self.app.environ)

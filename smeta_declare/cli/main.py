@@ -128,7 +128,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return Exit.FAILED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\ninterrupted: nothing was run", err=True)
+        click.echo("\ninterrupted: `smeta status` tells where the database stands", err=True)
         return Exit.RETRY
     except BrokenPipeError:
         # Whoever read our output has left: nobody to tell, and nothing of the database depends on it.
@@ -137,6 +137,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SmetaError as error:
         show_error(error)
         return error.exit_code
+    except OSError as error:
+        show_error(
+            SmetaError(f"{error.filename or 'a file'}: {error.strerror}", hint="look at its permissions")
+        )
+        return Exit.FAILED
     except Exception as error:
         show_bug(error, verbose=verbose)
         return Exit.BUG

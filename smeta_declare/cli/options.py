@@ -32,6 +32,8 @@ def milliseconds(text: str | None, fallback: int) -> int:
     if text is None:
         return fallback
     match = _DURATION.fullmatch(text)
-    if not match:
-        raise click.BadParameter(f"{text!r} is no duration: write 200ms, 10s, 2min or 1h")
+    if not match or not int(match[1]):
+        raise click.BadParameter(
+            f"{text!r} is no duration: write 200ms, 10s, 2min or 1h (0 would wait for ever)"
+        )
     return int(match[1]) * _UNITS[match[2]]

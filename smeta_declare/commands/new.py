@@ -48,7 +48,7 @@ def write_migration(app: App, name: str, description: str, *, now: datetime) -> 
     path = directory / f"{version}.sql"
     before = app.manifest_path.read_bytes().decode()
     after = append_migration(before, version)
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(
@@ -58,7 +58,11 @@ def write_migration(app: App, name: str, description: str, *, now: datetime) -> 
             )
     except FileExistsError as error:
         raise UsageError(f"{path} exists already") from error
-    _replace(app.manifest_path, after)
+    try:
+        _replace(app.manifest_path, after)
+    except OSError:
+        path.unlink()
+        raise
     return path, version
 
 

@@ -11,7 +11,7 @@ from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.views import answer, talk
 from smeta_declare.environment import Environment
-from smeta_declare.errors import SmetaError
+from smeta_declare.errors import Refused, SmetaError
 from smeta_declare.project import Project
 
 
@@ -21,17 +21,34 @@ class RenderStale(SmetaError):
     code = "render-stale"
 
 
+class ForeignFile(Refused):
+    """The directory for rendered files holds others."""
+
+    code = "render-foreign"
+
+
+_MARK = "-- Rendered by smeta"
+
+
 def rendered_files(project: Project, environment: Environment) -> dict[str, str]:
     """The whole text of every migration by file name, forward, rollback and validation sections in place."""
     project.render_all(environment, environment.migrations)
     return {
-        f"{entry.version}.sql": project.rendered(environment, entry).text for entry in environment.migrations
+        f"{entry.version}.sql": f"{_MARK} for environment {environment.name}: do not edit\n"
+        + project.rendered(environment, entry).text
+        for entry in environment.migrations
     }
 
 
 def stale_files(files: dict[str, str], directory: Path) -> list[str]:
     """Which files of a directory are missing, different, or not rendered any more."""
     on_disk = {p.name: p.read_text(encoding="utf-8") for p in directory.glob("*.sql")}
+    foreign = [name for name, text in on_disk.items() if not text.startswith(_MARK)]
+    if foreign:
+        raise ForeignFile(
+            f"{directory} holds SQL that was not rendered: {', '.join(sorted(foreign))}",
+            hint="name a directory of its own with --out; what is rendered there is replaced and removed",
+        )
     return sorted(name for name in files.keys() | on_disk.keys() if files.get(name) != on_disk.get(name))
 
 
@@ -66,8 +83,6 @@ def command(app: App, /, environment: str, out: Path | None, *, check: bool) -> 
     if out is None:
         answer("\n".join(text.rstrip("\n") + "\n" for text in files.values()).rstrip("\n"))
     elif check:
-        if out.resolve() == app.project.directory(resolved).resolve():
-            raise click.UsageError("--out names the migrations themselves")
         if stale := stale_files(files, out):
             raise RenderStale(
                 f"{len(stale)} rendered files in {out} are stale",
@@ -76,7 +91,5 @@ def command(app: App, /, environment: str, out: Path | None, *, check: bool) -> 
             )
         talk(f"{out} is up to date")
     else:
-        if out.resolve() == app.project.directory(resolved).resolve():
-            raise click.UsageError("--out names the migrations themselves")
         write_files(files, out)
         talk(f"{len(files)} files in {os.path.relpath(out)}")

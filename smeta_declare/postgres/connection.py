@@ -74,6 +74,11 @@ class ServerError(SmetaError):
         self.position = int(diagnostic.statement_position) if diagnostic.statement_position else None
 
     @property
+    def timed_out(self) -> bool:
+        """Cancelled by a time-out, or by somebody."""
+        return self.sqlstate == "57014"
+
+    @property
     def lock_not_available(self) -> bool:
         """A lock time-out or a deadlock: the same step may pass when tried again."""
         return self.sqlstate in ("55P03", "40P01")
@@ -285,15 +290,22 @@ def check_server(session: Session, *, in_recovery: bool) -> None:
 
 
 def settings(
-    session: Session, timeouts: Timeouts, locks: Locks, *, alone: bool = False, role: str | None = None
+    session: Session,
+    timeouts: Timeouts,
+    locks: Locks,
+    *,
+    alone: bool = False,
+    concurrently: bool = False,
+    role: str | None = None,
 ) -> str:
     """The settings every statement of ours and of a migration runs under: the only place that sets them.
 
-    `alone`: for statements outside a transaction, which block nobody while they queue (no lock_timeout).
+    `alone`: for statements outside a transaction, which take longer. `concurrently`: for those of them that
+    nobody queues behind while they wait: no lock_timeout.
     """
     wanted: dict[str, str | int] = {
         "statement_timeout": timeouts.concurrent_ms if alone else timeouts.statement_ms,
-        "lock_timeout": 0 if alone else locks.timeout_ms,
+        "lock_timeout": 0 if concurrently else locks.timeout_ms,
         "idle_in_transaction_session_timeout": timeouts.idle_in_transaction_ms,
         "idle_session_timeout": 0,
         "synchronous_commit": "on",

@@ -189,6 +189,7 @@ class Journal:
             run=run,
             environment=plan.environment,
             direction=plan.direction,
+            request=plan.request,
             versions=[m.version for m in plan.migrations],
             plan=plan.id,
             tool=__version__,
@@ -293,8 +294,15 @@ def _history(answers: list[Answer]) -> History:
         rounds=rounds,
         partial=tuple(partial),
         open_runs=tuple(
-            OpenRun(id=id, direction=direction, versions=tuple(versions), started_at=at, started_by=by)
-            for id, direction, versions, at, by in runs
+            OpenRun(
+                id=id,
+                direction=direction,
+                request=request,
+                versions=tuple(versions),
+                started_at=at,
+                started_by=by,
+            )
+            for id, direction, request, versions, at, by in runs
         ),
         rollback_texts=kept_texts,
         erased=tuple(

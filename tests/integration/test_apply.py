@@ -234,7 +234,7 @@ def test_an_index_left_invalid_is_built_again(workspace: Workspace, database: Te
     failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 5
-    assert "the next run clears away what it left" in failed.err
+    assert "the next run looks at what it left" in failed.err
     assert database.query("select indisvalid from pg_index where indexrelid = 'a_id'::regclass") == [(False,)]
     again = workspace.smeta(
         "apply", "--env", "test"

@@ -78,7 +78,7 @@ def changed(old: str, new: str) -> str:
                 10,
                 14,
                 "`defaults.locks.timeout` must be a duration with its unit, such as `200ms`, "
-                "`2s`, `15min` or `2h` (at most `499h`), not a whole number",
+                "`2s`, `15min` or `2h` (more than zero, at most `499h`), not a whole number",
                 "say the unit: `200ms`, `200s`, `200min`",
             ),
         ),

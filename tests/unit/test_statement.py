@@ -181,7 +181,7 @@ def test_a_long_summary_is_cut() -> None:
 
 # Each was tried inside `begin` on PostgreSQL 18: refused with 25001, or not.
 ALONE = """
-create index concurrently on t (a)
+create index concurrently i2 on t (a)
 drop index concurrently a.i
 reindex (concurrently, verbose) table t
 reindex index concurrently i
@@ -243,7 +243,6 @@ def test_statement_may_run_with_others(sql: str) -> None:
     [
         ('create index concurrently if not exists "I" on a.t (b)', 'a."I"'),
         ("create index concurrently i on t (b)", "i"),
-        ("create index concurrently on t (b)", None),
         ("create index i on t (b)", None),
         ("drop index concurrently i", None),
     ],
@@ -524,3 +523,14 @@ def test_meaning_of_what_is_no_sql_is_an_error() -> None:
     with pytest.raises(SqlSyntaxError):
         meaning("selekt")
     assert parser_version().startswith("postgresql ")
+
+
+def test_a_concurrent_index_without_a_name_is_refused() -> None:
+    with pytest.raises(InvalidMigration, match="needs a name"):
+        statements(Rendered.kept("create index concurrently on t (b);", name="f.sql"))
+
+
+def test_what_a_concurrent_drop_removes() -> None:
+    (drop,) = statements(Rendered.kept('drop index concurrently if exists a."B";', name="f.sql"))
+
+    assert (drop.removes, drop.concurrently) == ('a."B"', True)

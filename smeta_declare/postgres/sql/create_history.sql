@@ -11,6 +11,7 @@ create table {journal}.run (
     id uuid primary key,
     environment text not null,
     direction text not null check (direction in ('forward', 'rollback')),
+    request text not null,
     versions text[] not null,
     plan text not null,
     tool text not null,

@@ -12,7 +12,7 @@ select version, direction, round, max(steps),
 from {journal}.step
 group by version, direction, round
 order by version, max(at), round;
-select id::text, direction, versions, started_at, started_by
+select id::text, direction, request, versions, started_at, started_by
 from {journal}.run
 where finished_at is null
 order by started_at;

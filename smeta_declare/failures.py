@@ -1,0 +1,93 @@
+"""What can go wrong while a plan runs, in words that name the template's line and the way out."""
+
+from __future__ import annotations
+
+from smeta_declare.diagnostics import Location
+from smeta_declare.errors import Retryable, SmetaError, StoppedHalfway
+from smeta_declare.postgres.connection import ServerError
+from smeta_declare.run import Direction
+from smeta_declare.secrets import Sendable
+
+
+class StatementFailed(SmetaError):
+    """PostgreSQL refused a statement of a migration."""
+
+    code = "statement-failed"
+
+
+class ValidationFailed(SmetaError):
+    """A validation or check did not answer as expected."""
+
+    code = "validation-failed"
+
+
+class LockTimeout(Retryable):
+    """A lock was not to be had, however often it was tried."""
+
+    code = "lock-timeout"
+
+
+class StatementTimeout(Retryable):
+    """A statement ran into `timeouts.statement` (or `concurrent`), or was cancelled on the server."""
+
+    code = "statement-timeout"
+
+
+class StateChanged(Retryable):
+    """Something else worked on the same migration meanwhile."""
+
+    code = "state-changed"
+
+
+class TransactionEnded(SmetaError):
+    """A statement ended smeta's transaction or dropped its lock behind the parser's back."""
+
+    code = "transaction-ended"
+
+
+class CommitUnknown(StoppedHalfway):
+    """The connection broke while a COMMIT was under way."""
+
+    code = "commit-unknown"
+
+
+class Interrupted(StoppedHalfway):
+    """A part of the plan is committed, the rest is not."""
+
+    code = "halfway"
+
+
+def failure(
+    error: ServerError, sent: Sendable | None, location: Location | None, where: str, direction: Direction
+) -> SmetaError:
+    """The error of a statement, in the words of the template."""
+    statement = (f"statement: {sent.shown}",) if sent else ()
+    detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")
+    if error.timed_out:
+        return StatementTimeout(
+            f"{where}: {error.message}",
+            location=location,
+            detail=detail,
+            hint="give it longer with `timeouts:` of this migration, or make it smaller",
+        )
+    if error.lock_not_available:
+        return LockTimeout(f"{where}: {error.message}", location=location, detail=detail)
+    otherwise = {
+        "forward": "correct the migration and run the same command again",
+        "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way, "
+        "or undo the migration with a new one",
+    }
+    hints = {
+        "42501": "grant the role what it needs, or set `role:` to the owner",
+        "0A000": "PostgreSQL cannot do this here; see its message",
+        "25001": "PostgreSQL refuses this inside a transaction, and a parse tree does not tell (a partitioned table, "
+        "a procedure): do it for each partition, or outside of smeta",
+        "55P04": "a new value of an enum can be used once it is committed: apply up to the migration that adds it "
+        "first (`smeta apply --to`), or set `transaction: each`",
+    }
+    return StatementFailed(
+        f"{where}: {error.message}",
+        location=location,
+        detail=detail,
+        hint=hints.get(error.sqlstate, otherwise[direction]),
+    )

@@ -1,0 +1,148 @@
+"""What a person is told: places, addresses, ways out; and that passwords are never part of it."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from tests.inprocess import smeta
+from tests.servers import TestDatabase
+from tests.workspace import Workspace
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://shop:s3cr3t/p@ss@127.0.0.1:1/shop",
+        "postgresql://shop:s3cr3t?p@ss@127.0.0.1:1/shop",
+        "postgresql://shop:p@ss/s3cr3t@127.0.0.1:1/shop",
+        "postgresql://shop:/s3cr3t@127.0.0.1:1/shop",
+        "postgresql://shop:1234/s3cr3t@127.0.0.1:1/shop",
+        "postgresql://shop:s3cr3t/@127.0.0.1:1/shop",
+    ],
+)
+@pytest.mark.parametrize("command", [("status",), ("config",), ("config", "--explain")])
+def test_a_url_that_cannot_be_read_is_not_shown(
+    offline: Workspace, url: str, command: tuple[str, ...]
+) -> None:
+    done = smeta(offline, *command, "--env", "test", environ={"TRIAL_URL": url})
+
+    assert "s3cr3t" not in done.out + done.err
+    assert "p@ss" not in done.out + done.err
+    if command == ("status",):
+        assert done.code == 78
+        assert "error[connection-string]" in done.err
+        assert "percent-encode" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("plan",), "no environment is named"),
+        (("plna",), "did you mean `smeta plan`?"),
+        (("apply", "--env", "test", "--runner-wait", "soon"), "is no duration"),
+        (("rollback", "1", "--to", "x", "--env", "test"), "not both"),
+        (("apply", "--env", "tset"), "test"),
+    ],
+)
+def test_a_mistake_on_the_command_line_has_a_way_out(
+    offline: Workspace, arguments: tuple[str, ...], said: str
+) -> None:
+    done = smeta(offline, *arguments)
+
+    assert done.code == 64
+    assert "error[" in done.err
+    assert "= next: " in done.err
+    assert said in done.err
+
+
+# Only here: before 16, the owner inherits pg_read_all_data from the backup role that it may become.
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_who_may_not_read_the_history_is_told_the_grants(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+    database.query_as_admin(
+        "revoke all on schema smeta from smeta_owner; alter schema smeta owner to postgres"
+    )
+
+    refused = smeta(workspace, "status", "--env", "test")
+
+    assert refused.code == 3
+    assert "error[missing-privileges]" in refused.err
+    assert "grant usage on schema public, smeta to smeta_owner" in refused.err
+
+
+def test_an_empty_migration_is_told(offline: Workspace) -> None:
+    offline.migration("1_a", "", "", "")
+    offline.migration("2_b", "select 1;")
+
+    done = smeta(offline, "validate")
+
+    assert done.code == 0
+    assert "medium[empty-migration]: 1_a" in done.err
+    assert "migrations/1_a.sql:1:1" in done.err
+    assert "medium[no-rollback]: 2_b" in done.err
+
+
+def test_the_mistakes_of_all_sections_are_told_at_once(offline: Workspace) -> None:
+    offline.migration("1_a", "create tabel a (id int);", "drop tabel a;", "selct 1;")
+
+    done = smeta(offline, "validate")
+
+    assert done.code == 78
+    assert [f"1_a.sql:{line}:" in done.err for line in (4, 7, 11)] == [True, True, True]
+
+
+def test_plan_and_status_say_where_they_looked(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    where = f"{database.conninfo} (from environments.test.database (TRIAL_URL))"
+
+    assert where in smeta(workspace, "plan", "--env", "test").out
+    assert where in smeta(workspace, "status", "--env", "test").out
+    assert where in smeta(workspace, "apply", "--env", "test").err
+
+
+def test_a_failing_check_points_into_the_manifest(workspace: Workspace) -> None:
+    workspace.more = 'checks:\n  - {name: bad, sql: "select 1", expect: empty}\n'
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+
+    failed = smeta(workspace, "apply", "--env", "test")
+
+    assert failed.code == 1
+    assert re.search(r"--> smeta\.yaml:\d+:\d+\n.*name: bad", failed.err)
+
+
+def test_two_applies_within_one_second_both_take_their_backup(workspace: Workspace) -> None:
+    workspace.more = "backups: {policies: {some: {scope: schema, format: plain}}}"
+    workspace.environment = "backup: some"
+    workspace.migration("1_a", "select 1 / 0;")
+
+    codes = [smeta(workspace, "apply", "--env", "test").code for _ in range(2)]
+
+    assert codes == [1, 1]  # the migration's own fault, not the backup's
+    assert len(list((workspace.root / "backups").glob("backup_1_a_*.sql"))) == 2
+    listed = smeta(workspace, "backup", "list", "--format", "json").json["backups"]
+    assert [b["environment"] for b in listed] == ["test", "test"]
+
+
+def test_a_second_failure_of_a_concurrent_build_tells_no_lies(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration(
+        "1_a",
+        "create table a (id int);\ninsert into a values (1), (1);\ncreate unique index concurrently a_id on a (id);",
+        "drop table a;",
+    )
+    smeta(workspace, "apply", "--env", "test")
+
+    again = smeta(workspace, "apply", "--env", "test")
+
+    assert again.code == 5
+    assert "the next run looks at what it left" in again.err
+    assert "was rolled back" not in again.err
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.query("reindex index a_id")
