@@ -19,7 +19,11 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
     https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-ROW-SECURITY
     """
     if missing := {s.name for s in question.statement.secrets if secrets.get(s.name) is None}:
-        raise ValidationFailed(f"{question.name}: no value for {', '.join(sorted(missing))}")
+        raise ValidationFailed(
+            f"{question.name}: no value for {', '.join(sorted(missing))}",
+            location=question.location,
+            hint="set the environment variable: the history only names it",
+        )
     session.run(
         "savepoint smeta_question; set local transaction_read_only = on; set local row_security = off"
     )

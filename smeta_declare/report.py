@@ -38,16 +38,12 @@ class Status:
     environment: str
     database: str
     address: str
+    total: int  # how many migrations the manifest lists for the environment
     migrations: tuple[MigrationStatus, ...]
 
     def count(self, state: State) -> int:
         """How many migrations are in a state."""
         return sum(m.state == state for m in self.migrations)
-
-    @property
-    def total(self) -> int:
-        """How many migrations the manifest lists for the environment."""
-        return len(self.migrations) - self.count("unknown")
 
     @property
     def clean(self) -> bool:
@@ -112,6 +108,12 @@ def build_status(
             )
             lines.append(MigrationStatus(version=entry.version, state="pending", note=erased))
     listed = {e.version for e in environment.migrations}
+    for half in history.partial:
+        if half.version not in listed:
+            note = (
+                f"step {len(half.done)} of {half.steps} is done, and the manifest does not list it any more"
+            )
+            lines.append(MigrationStatus(version=half.version, state="partial", note=note))
     for row in history.applied:
         if row.version not in listed:
             lines.append(
@@ -127,6 +129,7 @@ def build_status(
         environment=environment.name,
         database=target.database,
         address=target.address,
+        total=len(environment.migrations),
         migrations=tuple(lines),
     )
 

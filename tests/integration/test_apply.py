@@ -765,3 +765,178 @@ def test_ctrl_c_rolls_back_and_says_so(workspace: Workspace, database: TestDatab
     assert "rolled back" in err
     assert workspace.tables() == set()
     assert database.query(asleep) == [(0,)]
+
+
+def test_a_check_sees_the_tables_of_the_search_path(workspace: Workspace) -> None:
+    workspace.more = 'checks:\n  - {name: rows, sql: "select count(*) from a", expect: {value: 2}}\n'
+    workspace.migration("1_a", "create table a (id int);\ninsert into a values (1), (2);", "drop table a;")
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert workspace.smeta("verify", "--env", "test").code == 0
+
+
+def test_constraints_deferred_in_one_migration_are_deferred_in_the_next(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration(
+        "1_a",
+        "create table a (id int primary key);\n"
+        "create table b (a int references a deferrable initially deferred);",
+        "drop table b, a;",
+        "select 1 from pg_class where relname = 'b';",
+    )
+    workspace.migration(
+        "2_b", "insert into b values (1);\ninsert into a values (1);", "delete from b; delete from a;"
+    )
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert database.query("select count(*) from b") == [(1,)]
+
+
+def test_a_validation_that_meets_a_lock_is_tried_again(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table busy (id int)")
+    workspace.migration(
+        "1_a", "create table a (id int);", "drop table a;", "-- expect: empty\nselect * from busy;"
+    )
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as writer:
+        writer.execute("lock table busy in access exclusive mode")
+
+        failed = workspace.smeta("apply", "--env", "test")
+
+        assert failed.code == 4
+        assert "error[lock-timeout]" in failed.err
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+
+def test_another_rollback_than_the_interrupted_one_is_refused(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.environment = "transaction: each"
+    for version in ("1_a", "2_b", "3_c"):
+        workspace.migration(version, f"create table t{version} (id int);", f"drop table t{version};")
+    workspace.smeta("apply", "--env", "test")
+    database.query("create view v as select * from t2_b")
+    workspace.smeta("rollback", "2", "--env", "test")
+
+    other = workspace.smeta("rollback", "--env", "test")
+
+    assert other.code == 5
+    assert "`smeta rollback 2` was interrupted" in other.err
+    assert workspace.applied() == ["1_a", "2_b"]
+    assert workspace.smeta("apply", "--env", "test").code == 0  # the other way out
+    assert workspace.applied() == ["1_a", "2_b", "3_c"]
+    assert workspace.smeta("rollback", "--env", "test").out == "rolled back 3_c\n"
+
+
+def test_a_concurrent_drop_that_the_server_finished_is_recognised(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration(
+        "1_a",
+        "create table a (id int);\ncreate index concurrently a_id on a (id);",
+        "drop index concurrently a_id;\ndrop table a;",
+    )
+    workspace.smeta("apply", "--env", "test")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as reader:
+        reader.execute("select * from a")
+        run = workspace.start("rollback", "--env", "test")
+        deadline = time.monotonic() + 30
+        while database.query(
+            "select count(*) from smeta.step where state = 'started' and direction = 'rollback'"
+        ) == [(0,)]:
+            assert time.monotonic() < deadline
+        run.kill()
+        run.communicate()
+    database.query("drop index if exists a_id")  # what the orphaned process may have done before it noticed
+
+    done = workspace.smeta("rollback", "--env", "test", "--runner-wait", "30s")
+
+    assert done.code == 0, done.err
+    assert workspace.tables() == set()
+
+
+def test_an_index_built_from_an_earlier_text_is_not_taken_for_the_new_one(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    build = "create unique index concurrently a_id on a (id);"
+    path = workspace.migration(
+        "1_a", f"create table a (id int, n int);\ninsert into a values (1, 1), (1, 2);\n{build}"
+    )
+    workspace.smeta("apply", "--env", "test")
+    database.query("delete from a; drop index a_id")
+    database.query("create unique index a_id on a (id)")  # as if the killed client's process had finished it
+    path.write_text(path.read_text().replace("on a (id);", "on a (n);"))
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 5
+    assert "before it was edited" in refused.err
+    database.query("drop index a_id")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select pg_get_indexdef('a_id'::regclass) like '%(n)'") == [(True,)]
+
+
+def test_a_half_done_migration_that_is_not_listed_is_not_forgotten(workspace: Workspace) -> None:
+    workspace.migration(
+        "1_a",
+        "create table a (id int);\ninsert into a values (1), (1);\ncreate unique index concurrently a_id on a (id);",
+    )
+    workspace.smeta("apply", "--env", "test")
+    path = workspace.file("1_a")
+    text = path.read_text()
+    path.unlink()
+    workspace.versions.clear()
+    workspace.write_manifest()
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 5
+    assert "put 1_a back" in refused.err
+    status = workspace.smeta("status", "--env", "test", "--format", "json").json
+    assert [(m["version"], m["state"]) for m in status["migrations"]] == [("1_a", "partial")]
+    assert text
+
+
+def test_up_to_a_version_needs_no_later_file_to_be_right(workspace: Workspace) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.migration("2_b", "create tabel b;")
+
+    assert workspace.smeta("apply", "--to", "1_a", "--env", "test").code == 0
+    assert workspace.applied() == ["1_a"]
+
+
+def test_a_secret_that_only_the_kept_rollback_names(workspace: Workspace, database: TestDatabase) -> None:
+    environ = {"TRIAL_PASSWORD": "c4nary-value"}
+    workspace.environment = "vars: {password: {secret: TRIAL_PASSWORD}}"
+    path = workspace.migration(
+        "1_a",
+        "create table a (id int);",
+        "drop table a;\nselect {{ password|literal }}::int;",
+        "select {{ password|literal }} <> '';",
+    )
+    assert workspace.smeta("apply", "--env", "test", environ=environ).code == 0
+    workspace.environment = "{}"
+    path.write_text("create table a (id int);")
+    workspace.write_manifest()
+
+    assert workspace.smeta("rollback", "--env", "test").code == 3
+    verified = workspace.smeta("verify", "--env", "test")
+    assert verified.code == 1
+    assert "no value for TRIAL_PASSWORD" in verified.out
+    failed = workspace.smeta("-v", "rollback", "--env", "test", environ=environ)
+
+    assert failed.code == 1
+    assert "invalid input syntax" in failed.err
+    assert "c4nary" not in failed.err + failed.out + (workspace.root / "migration.log").read_text()
+    assert workspace.tables() == {"a"}
+
+
+def test_vacuum_stands_alone(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration("1_a", "create table a (id int);\nvacuum a;", "drop table a;")
+
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select count(*) from smeta.step where state = 'started'") == [(1,)]
