@@ -47,10 +47,12 @@ class Conninfo:
 
     @property
     def garbled(self) -> bool:
-        """Whether a URL has a character of its password where its host, port or database should be."""
+        """Whether a password runs into what stands beside it, so that nobody can say where it ends."""
         known = self.parameters()
         if not re.match(r"postgres(ql)?://", self.dsn):
-            return False
+            return bool(
+                _PAIR.sub("", self.dsn).strip()
+            )  # what is left is no key=value: perhaps of a password
         host, rest = known.get("host", ""), known.get("dbname", "") + known.get("user", "")
         ports = re.sub(r"\[[^]]*\]", "", host)  # several hosts, each perhaps with a port: a:1,b:2
         return "@" in host + rest or any(

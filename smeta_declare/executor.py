@@ -26,6 +26,7 @@ from smeta_declare.events import (
 )
 from smeta_declare.failures import (
     CommitUnknown,
+    HistoryTouched,
     Interrupted,
     LockTimeout,
     StateChanged,
@@ -107,6 +108,8 @@ class _Run:
         self.history = history
         self.history_id = ""
         self.committed: list[str] = []
+        self.rows = {row.version: row.checksum for row in history.applied}
+        self.steps_done = 0  # of this run, as the journal has them
         self.alone = False  # whether a statement outside any transaction has begun and not ended
         self.spent: Counter[str] = Counter()  # milliseconds by migration
         self.position = ""  # where we are, for the words of an error
@@ -208,13 +211,26 @@ class _Run:
         for question in step.checks:
             self._ask(question)
         self.session.run(self.ours)
-        self._check_ours(transaction)
+        self._check_ours(transaction, step)
         self._commit(step.id)
         self.committed.append(step.id)
         self.told(StepCommitted(step=step.id, duration_ms=_since(begun)))
 
-    def _check_ours(self, transaction: str) -> None:
-        held, now = self.journal.still_ours()
+    def _check_ours(self, transaction: str, step: TransactionStep) -> None:
+        """Nothing that ran may have ended the transaction, dropped the lock, or written history of its own."""
+        expected = dict(self.rows)
+        for work in step.works:
+            if work.forget:
+                expected.pop(work.version, None)
+            if work.record:
+                expected[work.version] = work.record.checksum
+        try:
+            held, now, rows, done = self.journal.guard(self.id)
+        except ServerError as error:
+            raise HistoryTouched(
+                f"the history or the journal cannot be read any more: {error.message}",
+                hint="a statement of this step dropped or changed them; they are smeta's own",
+            ) from error
         if not held or now != transaction:
             what = (
                 "the runner's lock is gone" if not held else "the transaction is not the one that was begun"
@@ -223,6 +239,13 @@ class _Run:
                 f"{what}: a statement of this step ended it",
                 hint="no statement may commit, roll back or release all advisory locks; look for CALL and DO blocks",
             )
+        wanted = sorted(f"{version} {checksum}" for version, checksum in expected.items())
+        if sorted(rows) != wanted or done != self.steps_done + len(step.works):
+            raise HistoryTouched(
+                f"the rows of {self.environment.history} or of the journal are not what this step leaves",
+                hint="no statement, trigger or rule may write to them; look for one that does",
+            )
+        self.rows, self.steps_done = expected, done
 
     def _commit(self, name: str) -> None:
         """COMMIT travels alone: only then is a broken connection before it a rollback."""
@@ -252,7 +275,8 @@ class _Run:
         forget = self.journal.forget_sql(work.version) if work.forget else ""
         with self._statement(None):
             answers = self.session.run(self.ours + journal + forget + self._fresh(work.timeouts))
-        self._check_inserted(answers[2].rowcount, work)
+        inserted = next(answer for answer in answers if answer.status.startswith("INSERT"))
+        self._check_inserted(inserted.rowcount, work)
         for statement in work.statements:
             self._send(work, statement)
         for question in work.validations:
@@ -299,6 +323,7 @@ class _Run:
         inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
         self._check_inserted(inserted[0].rowcount, work)
         self.committed.append(step.id)
+        self.steps_done += 1
         duration = _since(begun)
         self._told_done(work, duration)
         self.told(StepCommitted(step=step.id, duration_ms=duration))
@@ -314,9 +339,9 @@ class _Run:
         begun = partial.started.get(work.position) if partial else None
         fresh = self._fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
         self.session.run(fresh)
-        if statement.removes and begun == work.digest and self._index(statement.removes) is None:
+        if statement.removes and begun == work.digest and self._index(statement.removes, statement) is None:
             return True
-        index = self._index(statement.leaves_behind) if statement.leaves_behind else None
+        index = self._index(statement.leaves_behind, statement) if statement.leaves_behind else None
         name = statement.leaves_behind
         if index and begun not in (None, work.digest):
             raise StatementFailed(
@@ -340,9 +365,15 @@ class _Run:
         self.alone = index is not True
         return index is True and begun is not None
 
-    def _index(self, name: str) -> bool | None:
+    def _index(self, name: str, statement: PlannedStatement) -> bool | None:
         """Whether an index is valid; None where there is none of that name."""
-        rows = self.session.ask("index_state", None, name=name)[0].rows
+        rows = self.session.ask("index_state", None, name=name, table=statement.builds_on)[0].rows
+        if rows and rows[0][1] is False:
+            raise StatementFailed(
+                f"index {name} is there and belongs to another table than {statement.builds_on}",
+                location=statement.location,
+                hint="give one of the two another name",
+            )
         return bool(rows[0][0]) if rows else None
 
     def _fresh(self, timeouts: Timeouts, *, alone: bool = False, concurrently: bool = False) -> str:
@@ -360,7 +391,7 @@ class _Run:
         begun = time.monotonic()
         ready = sendable(statement, self.secrets, self.session.literal)
         with self._statement(ready):
-            self.session.run(ready.text)
+            self.session.run(ready.text, rows=False)
         self.told(StatementDone(version=work.version, summary=statement.summary, duration_ms=_since(begun)))
 
     def _ask(self, question: Question) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from smeta_declare.diagnostics import Location
 from smeta_declare.errors import Retryable, SmetaError, StoppedHalfway
 from smeta_declare.postgres.connection import ServerError
@@ -45,6 +47,12 @@ class TransactionEnded(SmetaError):
     code = "transaction-ended"
 
 
+class HistoryTouched(SmetaError):
+    """A migration wrote to the history or the journal, or took them away."""
+
+    code = "history-touched"
+
+
 class CommitUnknown(StoppedHalfway):
     """The connection broke while a COMMIT was under way."""
 
@@ -62,16 +70,21 @@ def failure(
 ) -> SmetaError:
     """The error of a statement, in the words of the template."""
     statement = (f"statement: {sent.shown}",) if sent else ()
-    detail = (*error.detail, *statement, f"sqlstate: {error.sqlstate}")
+    told, said = error.detail, error.message
+    if sent and sent.statement.secrets:
+        # PostgreSQL cuts and splits values in its words, and what is left of a secret is not found by masking.
+        told = ("what the server says of it is withheld: the statement holds a secret",)
+        said = re.sub(r'".*"', '"…"', said, flags=re.DOTALL)
+    detail = (*told, *statement, f"sqlstate: {error.sqlstate}")
     if error.timed_out:
         return StatementTimeout(
-            f"{where}: {error.message}",
+            f"{where}: {said}",
             location=location,
             detail=detail,
             hint="give it longer with `timeouts:` of this migration, or make it smaller",
         )
     if error.lock_not_available:
-        return LockTimeout(f"{where}: {error.message}", location=location, detail=detail)
+        return LockTimeout(f"{where}: {said}", location=location, detail=detail)
     otherwise = {
         "forward": "correct the migration and run the same command again",
         "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way, "
@@ -86,7 +99,7 @@ def failure(
         "first (`smeta apply --to`), or set `transaction: each`",
     }
     return StatementFailed(
-        f"{where}: {error.message}",
+        f"{where}: {said}",
         location=location,
         detail=detail,
         hint=hints.get(error.sqlstate, otherwise[direction]),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
 MASK = "«secret»"
+WHOLE_WORD = 8  # characters from which on a secret is replaced inside of words, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +37,9 @@ class Masker:
 
     def __call__(self, text: str) -> str:
         for spelling in self.spellings:
-            text = text.replace(spelling, MASK)
+            if len(spelling) >= WHOLE_WORD:
+                text = text.replace(spelling, MASK)
+            elif spelling in text:
+                # A short one is part of many words (`app` of `applied`): only as a word of its own is it a secret.
+                text = re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", lambda _: MASK, text)
         return text

@@ -135,6 +135,14 @@ def index_left_behind(kind: str, node: Node) -> str | None:
     return ".".join(quoted(part) for part in (schema, node["idxname"]) if part)
 
 
+def index_table(kind: str, node: Node) -> str | None:
+    """The table that CREATE INDEX builds on, as written."""
+    if kind != "IndexStmt":
+        return None
+    relation = node["relation"]
+    return ".".join(quoted(part) for part in (relation.get("schemaname"), relation["relname"]) if part)
+
+
 def index_removed(kind: str, node: Node) -> str | None:
     """The index that DROP INDEX CONCURRENTLY removes, as written; it takes one only."""
     if kind != "DropStmt" or not node.get("concurrent"):

@@ -30,6 +30,7 @@ class PlannedStatement:
     start: int  # where in that section
     alone: str | None = None  # why PostgreSQL refuses it inside a transaction
     leaves_behind: str | None = None  # the index that a failed concurrent build leaves
+    builds_on: str | None = None  # the table of an index that it builds
     removes: str | None = None  # the index that it drops concurrently
     concurrently: bool = False  # blocks nobody while it queues
     secrets: tuple[SecretSlot, ...] = ()

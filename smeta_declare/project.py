@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,8 @@ class Project:
             if not path.startswith(self._real[directory] + os.sep):
                 return None
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 # a pipe would be waited for for ever
+                return None
             with open(path, "rb") as file:  # noqa: PTH123 # for the same reason
                 data = file.read(LARGEST + 1)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

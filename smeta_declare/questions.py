@@ -25,7 +25,8 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
             hint="set the environment variable: the history only names it",
         )
     session.run(
-        "savepoint smeta_question; set local transaction_read_only = on; set local row_security = off"
+        "savepoint smeta_question; set local transaction_read_only = on; set local row_security = off;"
+        "set local datestyle = 'ISO, YMD'"
     )
     ready = sendable(question.statement, secrets, session.literal)
     try:
@@ -33,10 +34,15 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
     except ServerError as error:
         if error.lock_not_available or error.timed_out:
             raise
+        secret = bool(question.statement.secrets)
         raise ValidationFailed(
-            f"{question.name}: {error.message}",
+            f"{question.name}: {'the server refuses the query' if secret else error.message}",
             location=question.declared_at or ready.locate(error.position),
-            detail=(*error.detail, f"query: {ready.shown}", f"sqlstate: {error.sqlstate}"),
+            detail=(
+                *(() if secret else error.detail),
+                f"query: {ready.shown}",
+                f"sqlstate: {error.sqlstate}",
+            ),
             hint="a validation reads only, as the owner, and may not be filtered by row security"
             if error.sqlstate in ("25006", "42501")
             else "correct the query",

@@ -121,6 +121,7 @@ def section_of(rendered: Rendered) -> RenderedSection:
                 alone=s.alone,
                 leaves_behind=s.leaves_behind,
                 removes=s.removes,
+                builds_on=s.builds_on,
                 concurrently=s.concurrently,
                 secrets=slots_of(rendered, s),
                 source=rendered,

@@ -33,8 +33,9 @@ class Statement:
     """One statement: its exact text (no semicolon, no comments around it) and what its parse tree says.
 
     `alone` is the reason why PostgreSQL refuses it inside a transaction block. `leaves_behind` is the index
-    that a failed concurrent build leaves, `removes` the one that is dropped concurrently; `concurrently` says
-    that nobody queues behind it. `objects` are what it creates, alters, drops or writes, as written.
+    that a failed concurrent build leaves on the table `builds_on`, `removes` the one that is dropped
+    concurrently; `concurrently` says that nobody queues behind it. `objects` are what it creates, alters,
+    drops or writes, as written.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Statement:
     alone: str | None = None
     leaves_behind: str | None = None
     removes: str | None = None
+    builds_on: str | None = None
     concurrently: bool = False
     objects: tuple[str, ...] = ()
     summary: str = ""
@@ -86,6 +88,7 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             alone=reason,
             leaves_behind=parsetree.index_left_behind(kind, node),
             removes=parsetree.index_removed(kind, node),
+            builds_on=parsetree.index_table(kind, node),
             concurrently=parsetree.concurrently(kind, node),
             objects=parsetree.objects(kind, node),
             summary=_summary(kind, node, part, text),

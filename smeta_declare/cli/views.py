@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,8 @@ from smeta_declare.errors import InvalidInput, SmetaError
 from smeta_declare.masking import Masker
 
 _masker = Masker()
+# A line of the manifest that may hold a password is not shown, whatever the mistake in it is.
+_SENSITIVE = re.compile(r"(?i)pass|[^\s/]:[^\s]*@")
 
 
 def mask_with(masker: Masker) -> None:
@@ -30,7 +33,20 @@ def answer(text: str) -> None:
 
 def answer_json(document: Any) -> None:
     """An answer as one JSON document: stdout."""
-    answer(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_masked(document), indent=2, ensure_ascii=False))
+
+
+def _masked(document: Any) -> Any:
+    """The values of a document masked; its keys are our own words."""
+    match document:
+        case dict():
+            return {key: _masked(value) for key, value in document.items()}
+        case list() | tuple():
+            return [_masked(value) for value in document]
+        case str():
+            return _masker(document)
+        case _:
+            return document
 
 
 def talk(text: str) -> None:
@@ -48,7 +64,10 @@ def show_error(error: SmetaError) -> None:
     findings = error.findings if isinstance(error, InvalidInput) else ()
     for finding in findings:
         show_finding(finding, as_error=True)
-    talk(style(f"error[{error.code}]", fg="red", bold=True) + f": {error.message}")
+    message = error.message.replace("\r", "").replace(
+        "\n", "\n    "
+    )  # a server's text forges no line of ours
+    talk(style(f"error[{error.code}]", fg="red", bold=True) + f": {message}")
     if error.location:
         _show_place(error.location)
     for detail in error.detail:
@@ -75,7 +94,11 @@ def show_finding(finding: Diagnostic, *, as_error: bool = False) -> None:
 
 def _show_place(place: Location) -> None:
     talk(f"  --> {place}")
-    if place.source_line is not None and place.source_line.strip():
+    if (
+        place.source_line is not None
+        and place.source_line.strip()
+        and not _SENSITIVE.search(place.source_line)
+    ):
         number = str(place.line)
         # Long lines are cut around the place, tabs keep their width by becoming one blank.
         start = max(0, place.column - 1 - 80)

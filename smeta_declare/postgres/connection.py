@@ -71,6 +71,7 @@ class ServerError(SmetaError):
         ]
         super().__init__(diagnostic.message_primary or str(cause).strip(), detail=detail)
         self.sqlstate = cause.sqlstate or ""
+        self.hint = "`smeta status` tells where the database stands"
         self.position = int(diagnostic.statement_position) if diagnostic.statement_position else None
 
     @property
@@ -184,13 +185,16 @@ class Session:
         kept = {k: v for k, v in known.items() if k in _ADDRESS or k in given}
         return {**kept, "password": self._connection.info.password or ""}
 
-    def run(self, text: str) -> list[Answer]:
-        """Send text as it is, as one message; the answers of all its statements."""
+    def run(self, text: str, *, rows: bool = True) -> list[Answer]:
+        """Send text as it is, as one message; the answers of all its statements.
+
+        Without `rows` none is read: a migration's may be many, and of any type and style.
+        """
         try:
             cursor = self._connection.execute(text.encode())
-            answers = [_answer(cursor)]
+            answers = [_answer(cursor, rows=rows)]
             while cursor.nextset():
-                answers.append(_answer(cursor))
+                answers.append(_answer(cursor, rows=rows))
         except psycopg.Error as error:
             raise translated(error, self._connection) from error
         return answers
@@ -239,8 +243,8 @@ class Session:
         self.close()
 
 
-def _answer(cursor: psycopg.Cursor[Any]) -> Answer:
-    if cursor.description is None:
+def _answer(cursor: psycopg.Cursor[Any], *, rows: bool) -> Answer:
+    if cursor.description is None or not rows:
         return Answer((), [], cursor.statusmessage or "", cursor.rowcount)
     columns = tuple(column.name for column in cursor.description)
     return Answer(columns, cursor.fetchall(), cursor.statusmessage or "", cursor.rowcount)
@@ -324,7 +328,8 @@ def settings(
 def own_session(session: Session, role: str | None) -> str:
     """What our own statements run under, whatever a migration has set: the owner's role, nobody else's names."""
     become = f"set role {sql.Identifier(role).as_string()};" if role else "reset role;"
-    return become + "set search_path = pg_catalog;"
+    # Our driver reads dates in ISO style only.
+    return f"reset session authorization;{become}set search_path = pg_catalog;set datestyle = 'ISO, YMD';"
 
 
 def watch_client(session: Session) -> None:

@@ -175,10 +175,10 @@ class Journal:
         """Let go of the lock; False where it was not ours any more."""
         return bool(self.session.ask("unlock", None, **self._lock)[0].rows[0][0])
 
-    def still_ours(self) -> tuple[bool, str]:
-        """Whether we hold the lock, and the id of the open transaction."""
-        held, transaction = self.session.ask("still_ours", None, **self._lock)[0].rows[0]
-        return bool(held), str(transaction)
+    def guard(self, run: str) -> tuple[bool, str, list[str], int]:
+        """Whether we hold the lock, the open transaction's id, `version checksum` of each history row, done steps."""
+        (row,) = self.session.ask("guard", self._names, run=run, **self._lock)[0].rows
+        return bool(row[0]), str(row[1]), list(row[2]), int(row[3])
 
     def open_run(self, run: str, plan: Plan) -> None:
         """Open the run; the ones before it that are still open end here: this one goes on from there."""

@@ -940,3 +940,67 @@ def test_vacuum_stands_alone(workspace: Workspace, database: TestDatabase) -> No
 
     assert workspace.smeta("apply", "--env", "test").code == 0
     assert database.query("select count(*) from smeta.step where state = 'started'") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "delete from public.schema_migrations;",
+        "update public.schema_migrations set checksum = '0';",
+        "create rule no_rows as on insert to public.schema_migrations do instead nothing;",
+        "drop schema smeta cascade;",
+        "delete from smeta.step;",
+        "drop table public.schema_migrations;",
+    ],
+)
+def test_a_migration_that_writes_history_itself_is_rolled_back(
+    workspace: Workspace, database: TestDatabase, harm: str
+) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    workspace.migration("2_b", f"create table b (id int);\n{harm}", "drop table b;")
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 1, refused.err
+    assert "is as it was before" in refused.err
+    assert workspace.tables() == {"a"}
+    assert workspace.applied() == ["1_a"]
+    assert database.query("select count(*) from smeta.step") == [(1,)]
+
+
+def test_any_datestyle_of_the_database_will_do(workspace: Workspace, database: TestDatabase) -> None:
+    database.query_as_admin(f"alter database {database.name} set datestyle = 'SQL, DMY'")
+    workspace.migration(
+        "1_a", "create table a (at timestamptz);\nselect now();", "drop table a;", "select now();"
+    )
+
+    for command in (("apply",), ("status",), ("history",), ("verify",), ("rollback",)):
+        done = workspace.smeta(*command, "--env", "test")
+        assert done.code == 0, done.err
+
+
+def test_what_a_server_tells_of_a_secret_in_pieces_is_withheld(workspace: Workspace) -> None:
+    secret = "first-part-of-it\n" + "x" * 80
+    workspace.environment = "vars: {password: {secret: TRIAL_PASSWORD}}"
+    workspace.migration(
+        "1_a",
+        "create table a (t text check (length(t) < 3));\ninsert into a values ({{ password|literal }});",
+    )
+
+    failed = workspace.smeta("apply", "--env", "test", environ={"TRIAL_PASSWORD": secret})
+
+    assert failed.code == 1
+    assert "sqlstate: 23514" in failed.err
+    for piece in ("first-part", "xxxx"):
+        assert piece not in failed.err + (workspace.root / "migration.log").read_text()
+
+
+def test_a_short_password_does_not_mask_our_own_words(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    dsn = database.conninfo.dsn + "&password=app"
+    workspace.smeta("apply", "--env", "test", environ={"TRIAL_URL": dsn})
+
+    status = workspace.smeta("status", "--env", "test", "--format", "json", environ={"TRIAL_URL": dsn})
+
+    assert status.json["migrations"][0]["state"] == "applied"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from smeta_declare.masking import MASK, Masker
 
-SECRETS = st.text(alphabet="Zж\"'\\ \n%@/:&", min_size=3, max_size=12)
+SECRETS = st.text(alphabet="Zж\"'\\ \n%@/:&", min_size=8, max_size=20)
 
 
 def test_every_occurrence_is_replaced() -> None:
@@ -54,3 +54,9 @@ def test_no_secret_is_ever_left(secrets: list[str], before: str, after: str) -> 
     masked = Masker.of(secrets)(text)
 
     assert [s for s in secrets if s in masked] == []
+
+
+def test_a_short_secret_is_masked_as_a_word_of_its_own_only() -> None:
+    masker = Masker.of(["app"])
+
+    assert masker("applied as app: 'app'") == f"applied as {MASK}: '{MASK}'"
