@@ -155,7 +155,7 @@ def test_path_may_be_anything(directory: Path, name: str) -> None:
     (directory / name).mkdir()
     server = embedded(directory / name)
     account = account_of(server.data)
-    if account.other and account.run(server.binaries.directory / "postgres", "--version")[0]:
+    if "`" in name and account.other and account.run(server.binaries.directory / "postgres", "--version")[0]:
         pytest.skip(
             "needs a venv that the server's account can reach: initdb cannot run from a copy in such a path"
         )
@@ -435,6 +435,8 @@ def test_nobody_else_gets_in(project: Path) -> None:
     status, output = account.run(*psql, server.conninfo("postgres", SUPERUSER).dsn)
     assert status != 0
     assert "Peer authentication failed" in output
+    if programs != server.binaries.directory:
+        return  # the copy of the programs is closed to strangers, as is the socket
     stranger = pwd.getpwnam("nobody")
     done = subprocess.run(
         [*psql, server.conninfo("postgres", SUPERUSER).dsn],
