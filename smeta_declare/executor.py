@@ -62,7 +62,6 @@ class RunResult:
     """What a finished run did."""
 
     run: str
-    steps: int
     duration_ms: int
 
 
@@ -149,7 +148,7 @@ class _Run:
             self.told(Noticed(severity="WARNING", message=f"the run could not be closed: {error.message}"))
         duration = _since(begun)
         self.told(RunFinished(outcome="done", duration_ms=duration))
-        return RunResult(run=self.id, steps=len(self.committed), duration_ms=duration)
+        return RunResult(run=self.id, duration_ms=duration)
 
     def _step(self, step: Step) -> None:
         match step:

@@ -51,7 +51,6 @@ class RenderedMigration:
     validation: RenderedSection | None
     validations: tuple[Question, ...]
     inputs: str
-    includes: tuple[str, ...] = ()
 
 
 def render_migration(
@@ -82,7 +81,6 @@ def render_migration(
         validation=validation,
         validations=questions(validation, file.version) if validation else (),
         inputs=inputs_digest(file, variables, included),
-        includes=whole.includes,
     )
 
 
