@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -111,6 +111,7 @@ class _Run:
         self.steps_done = 0  # of this run, as the journal has them
         self.alone = False  # whether a statement outside any transaction has begun and not ended
         self.spent: Counter[str] = Counter()  # milliseconds by migration
+        self.unwritten = ""  # the last migration's history row: it travels with what follows
         self.position = ""  # where we are, for the words of an error
         self.ours = own_session(self.session, environment.role)
 
@@ -164,7 +165,7 @@ class _Run:
     def _own_session(self) -> None:
         """Our own session again: a committed `set default_transaction_read_only = on` would stop the journal."""
         own = settings(self.session, self.environment.timeouts, self.environment.locks)
-        self.session.run(_CLEAN + own + self.ours)
+        self.session.run(_CLEAN + own + self.ours, rows=False)
 
     def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
         """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
@@ -175,7 +176,7 @@ class _Run:
                 return attempt()
             except _LockMissed as missed:
                 self.session.run("rollback")
-                self.spent = spent.copy()
+                self.spent, self.unwritten = spent.copy(), ""
                 if number == locks.attempts:
                     raise LockTimeout(
                         f"no lock after {number} tries: {missed.cause.message}",
@@ -200,16 +201,22 @@ class _Run:
 
     def _in_transaction(self, step: TransactionStep) -> None:
         begun = time.monotonic()
+        self.position = step.id
         transaction = self.session.run("begin; select pg_catalog.pg_current_xact_id()::text")[1].rows[0][0]
+        with self._statement(None):
+            self._check_written(
+                self.journal.write_steps(self.history_id, self.id, step.works, "done"), step.works
+            )
+            if forgotten := [work.version for work in step.works if work.forget]:
+                self.journal.forget(forgotten)
         for work in step.works:
             self._work(work)
         self.position = step.id
-        with self._statement(None):
-            # The last migration's session is not the checks', and an error of COMMIT itself would come too late.
-            self.session.run(self._fresh(self.environment.timeouts) + "set constraints all immediate")
+        # The last migration's session is not the checks', and an error of COMMIT itself would come too late.
+        self._next(self._fresh(self.environment.timeouts) + "set constraints all immediate")
         for question in step.checks:
             self._ask(question)
-        self.session.run(self.ours)
+        self.session.run(self.ours, rows=False)
         self._check_ours(transaction, step)
         self._commit(step.id)
         self.committed.append(step.id)
@@ -262,7 +269,7 @@ class _Run:
             raise TransactionEnded(f"the server answered {status} to COMMIT of step {name}")
 
     def _work(self, work: Work) -> None:
-        """One migration's share of a transaction: journal first, then the work, then the history row."""
+        """One migration's share of a transaction; its row of the journal is written already."""
         begun = time.monotonic()
         self.position = work.version
         self.told(
@@ -270,20 +277,20 @@ class _Run:
                 version=work.version, direction=work.direction, position=work.position, steps=work.steps
             )
         )
-        journal = self.journal.step_sql(self.history_id, self.id, work, "done")
-        forget = self.journal.forget_sql(work.version) if work.forget else ""
-        with self._statement(None):
-            answers = self.session.run(self.ours + journal + forget + self._fresh(work.timeouts))
-        inserted = next(answer for answer in answers if answer.status.startswith("INSERT"))
-        self._check_inserted(inserted.rowcount, work)
+        self._next(self._fresh(work.timeouts))
         for statement in work.statements:
             self._send(work, statement)
         for question in work.validations:
             self._ask(question)
         self._told_done(work, _since(begun))
         if work.record:
-            with self._statement(None):
-                self.session.run(self.ours + self.journal.applied_sql(work, self.spent[work.version]))
+            self.unwritten = self.ours + self.journal.applied_sql(work.record, self.spent[work.version])
+
+    def _next(self, text: str) -> None:
+        """Write the history row that is waiting, then go on: one message for both."""
+        with self._statement(None):
+            self.session.run(self.unwritten + text, rows=False)
+        self.unwritten = ""
 
     def _told_done(self, work: Work, duration: int) -> None:
         self.spent[work.version] += duration
@@ -298,12 +305,15 @@ class _Run:
             )
         )
 
-    def _check_inserted(self, rowcount: int, work: Work) -> None:
-        if rowcount != 1:
-            raise StateChanged(
-                f"step {work.position + 1} of {work.version} is in the journal already: an earlier run committed it",
-                hint="run the same command again",
-            )
+    def _check_written(self, written: set[tuple[str, int]], works: Sequence[Work]) -> None:
+        """Each step once: a row that was there already is one that another run committed."""
+        for work in works:
+            if (work.version, work.position) not in written:
+                raise StateChanged(
+                    f"step {work.position + 1} of {work.version} is in the journal already: "
+                    "an earlier run committed it",
+                    hint="run the same command again",
+                )
 
     def _on_its_own(self, step: AutocommitStep) -> None:
         """A statement outside a transaction: a started row before it, a done row after it, each committed."""
@@ -319,8 +329,7 @@ class _Run:
             self._send(work, step.statement)
         self.alone = False
         self._own_session()
-        inserted = self.session.run(self.journal.step_sql(self.history_id, self.id, work, "done"))
-        self._check_inserted(inserted[0].rowcount, work)
+        self._check_written(self.journal.write_steps(self.history_id, self.id, [work], "done"), [work])
         self.committed.append(step.id)
         self.steps_done += 1
         duration = _since(begun)
@@ -358,9 +367,9 @@ class _Run:
             with self._statement(None):
                 self.session.run(f"drop index concurrently {name}")
         if index is None:
-            started = self.journal.step_sql(self.history_id, self.id, work, "started")
-            self.session.run(self.ours + started)
-            self.session.run(fresh)
+            self.session.run(self.ours, rows=False)
+            self.journal.write_steps(self.history_id, self.id, [work], "started")
+            self.session.run(fresh, rows=False)
         self.alone = index is not True
         return index is True and begun is not None
 

@@ -179,6 +179,9 @@ class Plan:
 
     def decision(self) -> dict[str, Any]:
         """Everything that decides what runs, as JSON values."""
+        return self._as_dict(places=False)
+
+    def _as_dict(self, *, places: bool) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "project": self.project,
@@ -192,13 +195,13 @@ class Plan:
             "role": self.role,
             "transaction": self.transaction,
             "migrations": [_migration(m) for m in self.migrations],
-            "steps": [_step(s) for s in self.steps],
+            "steps": [_step(s, places=places) for s in self.steps],
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole plan in the published form: the decision, its id, and what was noticed."""
+        """The whole plan in the published form: the decision, its id, where each statement stands, what was noticed."""
         return {
-            **self.decision(),
+            **self._as_dict(places=True),
             "id": self.id,
             "address": self.address,
             "findings": [f.as_dict() for f in self.findings],
@@ -218,7 +221,7 @@ def _migration(m: PlannedMigration) -> dict[str, Any]:
     }
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step, *, places: bool) -> dict[str, Any]:
     match step:
         case BackupStep():
             policy = step.policy
@@ -236,20 +239,20 @@ def _step(step: Step) -> dict[str, Any]:
             return {
                 "id": step.id,
                 "kind": "transaction",
-                "works": [_work(w) for w in step.works],
-                "checks": [_question(q) for q in step.checks],
+                "works": [_work(w, places=places) for w in step.works],
+                "checks": [_question(q, places=places) for q in step.checks],
             }
         case AutocommitStep():
             return {
                 "id": step.id,
                 "kind": "autocommit",
-                "work": _work(step.work),
+                "work": _work(step.work, places=places),
                 "reason": step.reason,
                 "leaves_behind": step.statement.leaves_behind,
             }
 
 
-def _work(work: Work) -> dict[str, Any]:
+def _work(work: Work, *, places: bool) -> dict[str, Any]:
     return {
         "version": work.version,
         "direction": work.direction,
@@ -260,8 +263,8 @@ def _work(work: Work) -> dict[str, Any]:
             "statement_ms": work.timeouts.statement_ms,
             "concurrent_ms": work.timeouts.concurrent_ms,
         },
-        "statements": [_statement(s) for s in work.statements],
-        "validations": [_question(q) for q in work.validations],
+        "statements": [_statement(s, places=places) for s in work.statements],
+        "validations": [_question(q, places=places) for q in work.validations],
         "records": work.record.version if work.record else None,
         "checksum": work.record.checksum if work.record else None,
         "rollback_sql": work.record.rollback_sql if work.record else None,
@@ -269,22 +272,25 @@ def _work(work: Work) -> dict[str, Any]:
     }
 
 
-def _question(question: Question) -> dict[str, Any]:
+def _question(question: Question, *, places: bool) -> dict[str, Any]:
     return {
         "name": question.name,
-        "statement": _statement(question.statement),
+        "statement": _statement(question.statement, places=places),
         "expect": str(question.expect),
     }
 
 
-def _statement(statement: PlannedStatement) -> dict[str, Any]:
+def _statement(statement: PlannedStatement, *, places: bool) -> dict[str, Any]:
+    """A comment above a statement moves it and decides nothing: its place is told only."""
+    place: dict[str, Any] = {}
+    if places:
+        location = statement.location
+        place = {"file": location.file, "line": location.line, "column": location.column}
     return {
         "text": statement.text,
         "kind": statement.kind,
         "summary": statement.summary,
-        "file": statement.location.file,
-        "line": statement.location.line,
-        "column": statement.location.column,
+        **place,
         "secrets": [
             {"start": s.start, "end": s.end, "name": s.name, "form": s.form} for s in statement.secrets
         ],

@@ -44,6 +44,10 @@ class SecretSlot:
     name: str
     form: SecretForm
 
+    def shifted(self, by: int) -> SecretSlot:
+        """The same slot in a text that begins elsewhere."""
+        return SecretSlot(self.start + by, self.end + by, self.name, self.form)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:

@@ -12,7 +12,7 @@ from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.inputs import inputs_digest
 from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
-from smeta_declare.statement import Comment, Statement, leading_comments, meaning, slots_of, statements
+from smeta_declare.statement import Comment, Statement, leading_comments, meaning, statements
 from smeta_declare.template import Rendered, Value, render
 from smeta_declare.validation import Expectation
 
@@ -26,16 +26,12 @@ class RenderedSection:
     rendered: Rendered
     statements: tuple[PlannedStatement, ...]
     parsed: tuple[Statement, ...]
+    meaning: str  # SHA-256 of the parse tree: the same for texts that differ in comments and layout only
 
     @property
     def text(self) -> str:
         """The rendered SQL, comments included; secrets are only named in it."""
         return self.rendered.text.strip("\n") + "\n"
-
-    @property
-    def meaning(self) -> str:
-        """SHA-256 of the parse tree: the same for texts that differ in comments and layout only."""
-        return meaning(self.rendered.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +104,11 @@ def _sections(
 def section_of(rendered: Rendered) -> RenderedSection:
     """The statements of a text that is a section by itself (a rollback kept in the database, a check)."""
     parsed = statements(rendered)
+    secrets = rendered.secrets
     return RenderedSection(
         rendered=rendered,
         parsed=parsed,
+        meaning=meaning(rendered.text),
         statements=tuple(
             PlannedStatement(
                 text=s.text,
@@ -121,7 +119,7 @@ def section_of(rendered: Rendered) -> RenderedSection:
                 removes=s.removes,
                 builds_on=s.builds_on,
                 concurrently=s.concurrently,
-                secrets=slots_of(rendered, s),
+                secrets=tuple(slot.shifted(-s.start) for slot in secrets if s.start <= slot.start < s.end),
                 source=rendered,
                 start=s.start,
             )

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from smeta_declare import parsetree
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
-from smeta_declare.rendered import Rendered, SecretSlot
+from smeta_declare.rendered import Rendered
 
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _SEMICOLON = "ASCII_59"
@@ -34,8 +34,7 @@ class Statement:
 
     `alone` is the reason why PostgreSQL refuses it inside a transaction block. `leaves_behind` is the index
     that a failed concurrent build leaves on the table `builds_on`, `removes` the one that is dropped
-    concurrently; `concurrently` says that nobody queues behind it. `objects` are what it creates, alters,
-    drops or writes, as written.
+    concurrently; `concurrently` says that nobody queues behind it.
     """
 
     text: str
@@ -46,8 +45,13 @@ class Statement:
     removes: str | None = None
     builds_on: str | None = None
     concurrently: bool = False
-    objects: tuple[str, ...] = ()
     summary: str = ""
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """What it creates, alters, drops or writes, as written."""
+        ((kind, node),) = _parse(self.text).statements
+        return parsetree.objects(kind, node)
 
     @property
     def end(self) -> int:
@@ -90,7 +94,6 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             removes=parsetree.index_removed(kind, node),
             builds_on=parsetree.index_table(kind, node),
             concurrently=parsetree.concurrently(kind, node),
-            objects=parsetree.objects(kind, node),
             summary=_summary(kind, node, part, text),
         )
         found.append(statement)
@@ -99,11 +102,6 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
     if refused:
         raise _invalid(refused)
     return tuple(found)
-
-
-def slots_of(rendered: Rendered, statement: Statement) -> tuple[SecretSlot, ...]:
-    """The secrets of one statement, counted from the beginning of its own text."""
-    return rendered.slice(statement.start, statement.end).secrets
 
 
 def check_tokens(rendered: Rendered) -> None:
@@ -187,11 +185,9 @@ def meaning(text: str) -> str:
 
     Trees change between majors of the parser: store `parser_version` beside it.
     """
-    from pglast import parser
-
     try:
-        tree: str = parser.parse_sql_json(text)
-    except parser.ParseError as error:
+        tree = _tree(text)
+    except _parse_error() as error:
         raise SqlSyntaxError(str(error.args[0])) from error
     return hashlib.sha256(_PLACE.sub("", tree).encode()).hexdigest()
 
@@ -226,10 +222,16 @@ def _scan(text: str) -> tuple[Any, ...]:
     return tuple(scan(text))
 
 
-def _parse(text: str) -> _Parsed:
+@functools.lru_cache(maxsize=1)  # a text is parsed and hashed one after the other
+def _tree(text: str) -> str:
     from pglast.parser import parse_sql_json
 
-    source = parse_sql_json(text)
+    tree: str = parse_sql_json(text)
+    return tree
+
+
+def _parse(text: str) -> _Parsed:
+    source = _tree(text)
     try:
         tree = json.loads(source)
     except RecursionError:

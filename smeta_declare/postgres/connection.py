@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -307,29 +307,35 @@ def settings(
     `alone`: for statements outside a transaction, which take longer. `concurrently`: for those of them that
     nobody queues behind while they wait: no lock_timeout.
     """
-    wanted: dict[str, str | int] = {
-        "statement_timeout": timeouts.concurrent_ms if alone else timeouts.statement_ms,
-        "lock_timeout": 0 if concurrently else locks.timeout_ms,
-        "idle_in_transaction_session_timeout": timeouts.idle_in_transaction_ms,
-        "idle_session_timeout": 0,
+    wanted = {
+        "statement_timeout": str(timeouts.concurrent_ms if alone else timeouts.statement_ms),
+        "lock_timeout": str(0 if concurrently else locks.timeout_ms),
+        "idle_in_transaction_session_timeout": str(timeouts.idle_in_transaction_ms),
+        "idle_session_timeout": "0",
         "synchronous_commit": "on",
         "standard_conforming_strings": "on",  # what `literal` and our own literals rely on
         "default_transaction_read_only": "off",
         "default_transaction_isolation": "read committed",
     }
     if session.server_version_num >= 170000:
-        wanted["transaction_timeout"] = 0
+        wanted["transaction_timeout"] = "0"
     if session.watched:
         wanted["client_connection_check_interval"] = "2s"
-    text = "".join(f"set {name} = {session.literal(value)};" for name, value in wanted.items())
-    return text + (f"set role {sql.Identifier(role).as_string()};" if role else "")
+    return _set(wanted) + (f"set role {sql.Identifier(role).as_string()};" if role else "")
 
 
 def own_session(session: Session, role: str | None) -> str:
     """What our own statements run under, whatever a migration has set: the owner's role, nobody else's names."""
     become = f"set role {sql.Identifier(role).as_string()};" if role else "reset role;"
     # Our driver reads dates in ISO style only.
-    return f"reset session authorization;{become}set search_path = pg_catalog;set datestyle = 'ISO, YMD';"
+    here = _set({"search_path": "pg_catalog", "datestyle": "ISO, YMD"})
+    return f"reset session authorization;{become}{here}"
+
+
+def _set(wanted: Mapping[str, str]) -> str:
+    """One statement for many settings, none of which needs quoting: every answer costs the client time."""
+    calls = [f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in wanted.items()]
+    return f"select {', '.join(calls)};"
 
 
 def watch_client(session: Session) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from smeta_declare import __version__
@@ -31,7 +31,7 @@ from smeta_declare.run import (
 )
 
 if TYPE_CHECKING:
-    from smeta_declare.plan import Plan, Work
+    from smeta_declare.plan import HistoryRow, Plan, Work
 
 FORMAT = 1
 # First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.
@@ -207,34 +207,38 @@ class Journal:
         """Close the run: `done` or `failed`."""
         self.session.ask("close_run", self._names, run=run, outcome=outcome)
 
-    def step_sql(self, history: str, run: str, work: Work, state: str) -> str:
-        """The statement that writes the step's row: it comes first, and says INSERT 0 0 where it was there."""
-        return self.session.compose(
-            "step",
-            self._names,
-            history=history,
-            run=run,
-            version=work.version,
-            direction=work.direction,
-            position=work.position,
-            round=work.round,
-            state=state,
-            steps=work.steps,
-            digest=work.digest,
-            kept=json.dumps(asdict(work.keeps)) if work.keeps else None,
-        )
+    def write_steps(self, history: str, run: str, works: Sequence[Work], state: str) -> set[tuple[str, int]]:
+        """Write the rows of steps, before their work begins: version and position of those that were not there."""
+        rows = [
+            {
+                "version": work.version,
+                "direction": work.direction,
+                "position": work.position,
+                "round": work.round,
+                "steps": work.steps,
+                "digest": work.digest,
+                "kept": asdict(work.keeps) if work.keeps else None,
+            }
+            for work in works
+        ]
+        values = {
+            "history": history,
+            "run": run,
+            "state": state,
+            "rows": json.dumps(rows, ensure_ascii=False),
+        }
+        written = self.session.ask("steps", self._names, **values)[0].rows
+        return {(version, position) for version, position in written}
 
-    def applied_sql(self, work: Work, execution_time_ms: int) -> str:
-        """The statement that writes the history row of a work that records one."""
-        record = work.record
-        if record is None:
-            raise ValueError(f"{work.version} step {work.position} records nothing")
-        values = {**asdict(record), "details": json.dumps(dict(record.details), ensure_ascii=False)}
-        return self.session.compose("applied", self._names, execution_time_ms=execution_time_ms, **values)
+    def applied_sql(self, record: HistoryRow, execution_time_ms: int) -> str:
+        """The statement that writes a history row."""
+        row = {field.name: getattr(record, field.name) for field in fields(record)}
+        row["execution_time_ms"] = execution_time_ms
+        return self.session.compose("applied", self._names, row=json.dumps(row, ensure_ascii=False))
 
-    def forget_sql(self, version: str) -> str:
-        """The statement that removes a history row."""
-        return self.session.compose("forget", self._names, version=version)
+    def forget(self, versions: Sequence[str]) -> None:
+        """Remove history rows."""
+        self.session.ask("forget", self._names, versions=list(versions))
 
 
 def _history(answers: list[Answer]) -> History:

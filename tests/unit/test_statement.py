@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
+from smeta_declare.rendering import section_of
 from smeta_declare.statement import (
     Statement,
     check_tokens,
     leading_comments,
     meaning,
     parser_version,
-    slots_of,
     statements,
 )
 from smeta_declare.template import Rendered, Secret, SecretSlot, Value, render
@@ -461,9 +461,9 @@ def test_a_value_is_always_one_constant_and_a_name_one_identifier(value: str, na
 def test_slots_count_from_the_statement() -> None:
     variables = {"pw": Secret("PW")}
     whole = from_template("select 'é';\ncreate role a password {{ pw|literal }};\nselect 1", variables)
-    first, second, third = statements(whole)
-    assert (slots_of(whole, first), slots_of(whole, third)) == ((), ())
-    assert slots_of(whole, second) == (SecretSlot(23, 36, "PW", "literal"),)
+    first, second, third = section_of(whole).statements
+    assert (first.secrets, third.secrets) == ((), ())
+    assert second.secrets == (SecretSlot(23, 36, "PW", "literal"),)
     assert second.text[23:36] == "'<secret PW>'"
 
 

@@ -1,4 +1,7 @@
 insert into {table} (version, name, description, execution_time_ms, checksum, meaning, inputs,
                      forward_sql, rollback_sql, validation_sql, details)
-values (%(version)s, %(name)s, %(description)s, %(execution_time_ms)s, %(checksum)s, %(meaning)s, %(inputs)s,
-        %(forward_sql)s, %(rollback_sql)s, %(validation_sql)s, %(details)s);
+select version, name, description, execution_time_ms, checksum, meaning, inputs,
+       forward_sql, rollback_sql, validation_sql, details
+from pg_catalog.json_to_record(%(row)s)
+     as row (version text, name text, description text, execution_time_ms bigint, checksum text, meaning text,
+             inputs text, forward_sql text, rollback_sql text, validation_sql text, details jsonb);

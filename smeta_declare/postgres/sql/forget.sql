@@ -1,1 +1,1 @@
-delete from {table} where version = %(version)s;
+delete from {table} where version = any (%(versions)s::text[]);
