@@ -13,13 +13,15 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """The event's name and facts."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"event": _name(type(self).__name__), **facts}
+        name, facts = _form(type(self))
+        return {"event": name, **{fact: getattr(self, fact) for fact in facts}}
 
 
 @cache
-def _name(class_name: str) -> str:
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in class_name).lstrip("-")
+def _form(kind: type[Event]) -> tuple[str, tuple[str, ...]]:
+    """An event's name and the names of its facts."""
+    name = "".join(f"-{c.lower()}" if c.isupper() else c for c in kind.__name__).lstrip("-")
+    return name, tuple(field.name for field in fields(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,20 @@ class StatementDone(Event):
     """One statement ran."""
 
     version: str
-    summary: str
+    statement: Summarised
     duration_ms: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The statement by its summary."""
+        return {**super().as_dict(), "statement": self.statement.summary}
+
+
+class Summarised(Protocol):
+    """Something that has a few words for a person."""
+
+    @property
+    def summary(self) -> str:
+        """Those words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -165,7 +165,7 @@ class _Run:
     def _own_session(self) -> None:
         """Our own session again: a committed `set default_transaction_read_only = on` would stop the journal."""
         own = settings(self.session, self.environment.timeouts, self.environment.locks)
-        self.session.run(_CLEAN + own + self.ours, rows=False)
+        self.session.send(_CLEAN + own + self.ours)
 
     def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
         """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
@@ -213,10 +213,10 @@ class _Run:
             self._work(work)
         self.position = step.id
         # The last migration's session is not the checks', and an error of COMMIT itself would come too late.
-        self._next(self._fresh(self.environment.timeouts) + "set constraints all immediate")
+        self._next(self.environment.timeouts, "set constraints all immediate")
         for question in step.checks:
             self._ask(question)
-        self.session.run(self.ours, rows=False)
+        self.session.send(self.ours)
         self._check_ours(transaction, step)
         self._commit(step.id)
         self.committed.append(step.id)
@@ -277,19 +277,18 @@ class _Run:
                 version=work.version, direction=work.direction, position=work.position, steps=work.steps
             )
         )
-        self._next(self._fresh(work.timeouts))
-        for statement in work.statements:
-            self._send(work, statement)
+        self._next(work.timeouts)
+        self._send(work)
         for question in work.validations:
             self._ask(question)
         self._told_done(work, _since(begun))
         if work.record:
-            self.unwritten = self.ours + self.journal.applied_sql(work.record, self.spent[work.version])
+            self.unwritten = self.journal.applied_sql(work.record, self.spent[work.version])
 
-    def _next(self, text: str) -> None:
-        """Write the history row that is waiting, then go on: one message for both."""
+    def _next(self, timeouts: Timeouts, then: str = "") -> None:
+        """Clean the session, write the history row that is waiting, and go on: one message for all."""
         with self._statement(None):
-            self.session.run(self.unwritten + text, rows=False)
+            self.session.send(self._fresh(timeouts) + self.unwritten + then)
         self.unwritten = ""
 
     def _told_done(self, work: Work, duration: int) -> None:
@@ -326,7 +325,7 @@ class _Run:
             )
         )
         if not self._done_already(step):
-            self._send(work, step.statement)
+            self._send_alone(work, step.statement)
         self.alone = False
         self._own_session()
         self._check_written(self.journal.write_steps(self.history_id, self.id, [work], "done"), [work])
@@ -367,9 +366,9 @@ class _Run:
             with self._statement(None):
                 self.session.run(f"drop index concurrently {name}")
         if index is None:
-            self.session.run(self.ours, rows=False)
+            self.session.send(self.ours)
             self.journal.write_steps(self.history_id, self.id, [work], "started")
-            self.session.run(fresh, rows=False)
+            self.session.send(fresh)
         self.alone = index is not True
         return index is True and begun is not None
 
@@ -395,12 +394,31 @@ class _Run:
             role=self.environment.role,
         )
 
-    def _send(self, work: Work, statement: PlannedStatement) -> None:
+    def _send(self, work: Work) -> None:
+        """The statements of a work inside the open transaction."""
+        ready = [sendable(statement, self.secrets, self.session.literal) for statement in work.statements]
+        waiting = list(reversed(ready))
+        begun = time.monotonic()
+
+        def answered() -> None:
+            nonlocal begun
+            done = waiting.pop()
+            self.told(
+                StatementDone(version=work.version, statement=done.statement, duration_ms=_since(begun))
+            )
+            begun = time.monotonic()
+
+        try:
+            self.session.send_each([each.text for each in ready], answered)
+        except ServerError as error:
+            raise self._failure(error, waiting[-1]) from error
+
+    def _send_alone(self, work: Work, statement: PlannedStatement) -> None:
         begun = time.monotonic()
         ready = sendable(statement, self.secrets, self.session.literal)
         with self._statement(ready):
-            self.session.run(ready.text, rows=False)
-        self.told(StatementDone(version=work.version, summary=statement.summary, duration_ms=_since(begun)))
+            self.session.send(ready.text)
+        self.told(StatementDone(version=work.version, statement=statement, duration_ms=_since(begun)))
 
     def _ask(self, question: Question) -> None:
         """Ask a question inside the open transaction: read only, and row security may not filter the answer."""
@@ -413,10 +431,13 @@ class _Run:
         try:
             yield
         except ServerError as error:
-            location = sent.locate(error.position) if sent else None
-            if error.lock_not_available and self.session.in_transaction:
-                raise _LockMissed(error, location) from error
-            raise failure(error, sent, location, self.position, self.plan.direction) from error
+            raise self._failure(error, sent) from error
+
+    def _failure(self, error: ServerError, sent: Sendable | None) -> Exception:
+        location = sent.locate(error.position) if sent else None
+        if error.lock_not_available and self.session.in_transaction:
+            return _LockMissed(error, location)
+        return failure(error, sent, location, self.position, self.plan.direction)
 
     @property
     def _halfway(self) -> bool:

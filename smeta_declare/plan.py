@@ -13,6 +13,7 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
 from smeta_declare.run import Direction, KeptRollback
+from smeta_declare.statement import summarised
 from smeta_declare.template import Rendered, SecretSlot
 from smeta_declare.validation import Expectation
 
@@ -25,7 +26,6 @@ class PlannedStatement:
 
     text: str
     kind: str
-    summary: str
     source: Rendered = field(compare=False, repr=False)  # the section it is part of, which knows the places
     start: int  # where in that section
     alone: str | None = None  # why PostgreSQL refuses it inside a transaction
@@ -34,6 +34,11 @@ class PlannedStatement:
     removes: str | None = None  # the index that it drops concurrently
     concurrently: bool = False  # blocks nobody while it queues
     secrets: tuple[SecretSlot, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """A few words for a person."""
+        return summarised(self.text)
 
     @property
     def location(self) -> Location:
@@ -282,15 +287,14 @@ def _question(question: Question, *, places: bool) -> dict[str, Any]:
 
 def _statement(statement: PlannedStatement, *, places: bool) -> dict[str, Any]:
     """A comment above a statement moves it and decides nothing: its place is told only."""
-    place: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     if places:
-        location = statement.location
-        place = {"file": location.file, "line": location.line, "column": location.column}
+        at = statement.location
+        told = {"summary": statement.summary, "file": at.file, "line": at.line, "column": at.column}
     return {
         "text": statement.text,
         "kind": statement.kind,
-        "summary": statement.summary,
-        **place,
+        **told,
         "secrets": [
             {"start": s.start, "end": s.end, "name": s.name, "form": s.form} for s in statement.secrets
         ],

@@ -26,12 +26,16 @@ class RenderedSection:
     rendered: Rendered
     statements: tuple[PlannedStatement, ...]
     parsed: tuple[Statement, ...]
-    meaning: str  # SHA-256 of the parse tree: the same for texts that differ in comments and layout only
 
     @property
     def text(self) -> str:
         """The rendered SQL, comments included; secrets are only named in it."""
         return self.rendered.text.strip("\n") + "\n"
+
+    @property
+    def meaning(self) -> str:
+        """SHA-256 of the parse tree: the same for texts that differ in comments and layout only."""
+        return meaning(self.rendered.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +112,10 @@ def section_of(rendered: Rendered) -> RenderedSection:
     return RenderedSection(
         rendered=rendered,
         parsed=parsed,
-        meaning=meaning(rendered.text),
         statements=tuple(
             PlannedStatement(
                 text=s.text,
                 kind=s.kind,
-                summary=s.summary,
                 alone=s.alone,
                 leaves_behind=s.leaves_behind,
                 removes=s.removes,

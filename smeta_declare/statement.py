@@ -45,7 +45,11 @@ class Statement:
     removes: str | None = None
     builds_on: str | None = None
     concurrently: bool = False
-    summary: str = ""
+
+    @property
+    def summary(self) -> str:
+        """A few words for a person: the statement's own, up to the detail."""
+        return summarised(self.text)
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -73,17 +77,16 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
     if "\0" in text:
         raise _invalid([_refusal(rendered, text.index("\0"), "nul")])
     try:
-        tokens = _scan(text)
         check_tokens(rendered)
         raw = _parse(text)
     except _parse_error() as error:
         _explain(rendered, error)
     found: list[Statement] = []
     refused: list[Diagnostic] = []
-    for (kind, node), part in zip(raw.statements, _parts(tokens, raw.ends), strict=True):
-        start, end = part[0].start, part[-1].end + 1
+    for (kind, node), begin, limit in zip(raw.statements, raw.begins, raw.ends, strict=True):
+        start, end = _bounds(text, begin, limit)
         reason = parsetree.alone(kind, node)
-        if _CITUS in text[start:end] and _calls(text, part, _CITUS):
+        if _calls(text[start:end], _CITUS):
             reason = f"{_CITUS} cannot run inside a transaction block"
         statement = Statement(
             text=text[start:end],
@@ -94,10 +97,9 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             removes=parsetree.index_removed(kind, node),
             builds_on=parsetree.index_table(kind, node),
             concurrently=parsetree.concurrently(kind, node),
-            summary=_summary(kind, node, part, text),
         )
         found.append(statement)
-        why = _refused(text, statement, node, part)
+        why = _refused(statement, node)
         refused += [_refusal(rendered, start, key, statement.summary) for key in why]
     if refused:
         raise _invalid(refused)
@@ -176,7 +178,7 @@ def leading_comments(
 # Meaning
 
 _PLACE = re.compile(
-    r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
+    r'"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
 )  # inside JSON strings the quotes are escaped, so that this finds fields only
 
 
@@ -205,6 +207,7 @@ def parser_version() -> str:
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     statements: list[tuple[str, parsetree.Node]]
+    begins: list[int]  # one past the semicolon before it, at the earliest
     ends: list[int]  # where each statement's semicolon stands, or the end of the text
 
 
@@ -222,7 +225,6 @@ def _scan(text: str) -> tuple[Any, ...]:
     return tuple(scan(text))
 
 
-@functools.lru_cache(maxsize=1)  # a text is parsed and hashed one after the other
 def _tree(text: str) -> str:
     from pglast.parser import parse_sql_json
 
@@ -237,10 +239,13 @@ def _parse(text: str) -> _Parsed:
     except RecursionError:
         tree = json.loads(_shallow(source))
     data = None if text.isascii() else text.encode()
-    found, ends = [], []
+    found: list[tuple[str, parsetree.Node]] = []
+    begins: list[int] = []
+    ends: list[int] = []
     seen_bytes = seen = 0
     for entry in tree.get("stmts", ()):
         found.extend(entry["stmt"].items())
+        begins.append(ends[-1] + 1 if ends else 0)
         if not entry.get("stmt_len"):
             ends.append(len(text))
             continue
@@ -249,7 +254,7 @@ def _parse(text: str) -> _Parsed:
             seen += len(data[seen_bytes:end].decode())
             seen_bytes, end = end, seen
         ends.append(end)
-    return _Parsed(found, ends)
+    return _Parsed(found, begins, ends)
 
 
 def _shallow(source: str) -> str:
@@ -269,17 +274,20 @@ def _shallow(source: str) -> str:
     return "".join(kept)
 
 
-def _parts(tokens: tuple[Any, ...], ends: list[int]) -> Iterator[list[Any]]:
-    """The tokens of each statement, without semicolons and comments around it."""
-    at = 0
-    for end in ends:
-        part: list[Any] = []
-        while at < len(tokens) and tokens[at].start < end:
-            token = tokens[at]
-            if token.name not in _COMMENTS and (part or token.name != _SEMICOLON):
-                part.append(token)
-            at += 1
-        yield part
+_BLANK = " \t\n\r\f\v"  # what PostgreSQL takes for a blank
+_BEFORE = re.compile(rf"(?:[{_BLANK};]+|--[^\n]*)*")  # a statement; a comment of the other kind can be nested
+
+
+def _bounds(text: str, begin: int, end: int) -> tuple[int, int]:
+    """First character and one past the last of the statement between, without semicolons and comments around it."""
+    match = _BEFORE.match(text, begin, end)
+    start = match.end() if match else begin
+    if "--" not in text[start:end] and "/*" not in text[start:end]:
+        return start, start + len(text[start:end].rstrip(_BLANK))
+    # Only the scanner knows whether that is a comment.
+    tokens = [t for t in _scan(text[begin:end]) if t.name not in _COMMENTS]
+    first = next(t for t in tokens if t.name != _SEMICOLON)
+    return begin + first.start, begin + tokens[-1].end + 1
 
 
 def _explain(rendered: Rendered, error: Exception) -> NoReturn:
@@ -353,7 +361,7 @@ _REFUSED = {  # code, message, hint
 }
 
 
-def _refused(text: str, statement: Statement, node: parsetree.Node, tokens: list[Any]) -> Iterator[str]:
+def _refused(statement: Statement, node: parsetree.Node) -> Iterator[str]:
     """The keys of `_REFUSED` that a statement deserves."""
     kind = statement.kind
     if kind == "TransactionStmt" or (
@@ -366,10 +374,10 @@ def _refused(text: str, statement: Statement, node: parsetree.Node, tokens: list
         yield "unnamed"
     if kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
         yield "discard"
-    if _may_call(text, statement, tokens, "pg_advisory_unlock_all"):
+    if _may_call(statement, "pg_advisory_unlock_all"):
         yield "unlock"
     sets = kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node)
-    if sets or (_QUOTING in statement.text.lower() and _may_call(text, statement, tokens, "set_config")):
+    if sets or (_QUOTING in statement.text.lower() and _may_call(statement, "set_config")):
         yield "quoting"
 
 
@@ -393,11 +401,11 @@ def _invalid(refused: list[Diagnostic]) -> InvalidMigration:
     return InvalidMigration(_headline(refused), findings=refused, location=refused[0].location, hint=hint)
 
 
-def _may_call(text: str, statement: Statement, tokens: list[Any], function: str) -> bool:
+def _may_call(statement: Statement, function: str) -> bool:
     """Whether running the statement calls a function: by its tokens, or as the body of a DO block reads."""
     if statement.kind == "DoStmt":
         return re.search(rf"(?i)\b{function}\s*\(", statement.text) is not None
-    return function in statement.text.lower() and _calls(text, tokens, function)
+    return _calls(statement.text, function)
 
 
 def _sets_on(node: parsetree.Node) -> bool:
@@ -408,11 +416,11 @@ def _sets_on(node: parsetree.Node) -> bool:
     return texts in (["on"], ["true"], ["yes"], ["1"])
 
 
-def _calls(text: str, tokens: list[Any], function: str) -> bool:
+def _calls(text: str, function: str) -> bool:
     """Whether a statement calls a function by this name."""
-    return any(
+    return function in text.lower() and any(
         following.name == _PARENTHESIS and text[token.start : token.end + 1].strip('"').lower() == function
-        for token, following in pairwise(tokens)
+        for token, following in pairwise(t for t in _scan(text) if t.name not in _COMMENTS)
         if token.name == "IDENT"
     )
 
@@ -449,8 +457,10 @@ _WRITES = {
 }
 
 
-def _summary(kind: str, node: parsetree.Node, tokens: list[Any], text: str) -> str:
-    """A few words for a person: the statement's own, up to the detail."""
+def summarised(text: str) -> str:
+    """A few words for a person: a statement's own, up to the detail."""
+    ((kind, node),) = _parse(text).statements
+    tokens = [token for token in _scan(text) if token.name not in _COMMENTS]
     if kind in _WRITES:
         relation = node["relation"]
         name = ".".join(parsetree.quoted(n) for n in (relation.get("schemaname"), relation["relname"]) if n)

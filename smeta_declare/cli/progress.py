@@ -47,7 +47,7 @@ class Progress:
                 part = f" (step {event.position + 1} of {event.steps})" if event.steps > 1 else ""
                 self._show(f"{_verb(event.direction)} {event.version}{part}")
             case StatementDone() if self.verbose:
-                talk(f"         {event.summary} ({event.duration_ms} ms)")
+                talk(f"         {event.statement.summary} ({event.duration_ms} ms)")
             case MigrationDone():
                 part = f" step {event.position + 1} of {event.steps}," if event.steps > 1 else ""
                 noun = "statement" if event.statements == 1 else "statements"
