@@ -13,7 +13,7 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """The event's name and facts."""
-        name, facts = _form(type(self))
+        name, facts = _form(type(self))  # type: ignore[arg-type] # mypy takes the hash of the instances for the class's
         return {"event": name, **{fact: getattr(self, fact) for fact in facts}}
 
 
@@ -91,7 +91,7 @@ class StatementDone(Event):
 
     def as_dict(self) -> dict[str, Any]:
         """The statement by its summary."""
-        return {**super().as_dict(), "statement": self.statement.summary}
+        return {**Event.as_dict(self), "statement": self.statement.summary}
 
 
 class Summarised(Protocol):

@@ -27,7 +27,7 @@ class Project:
 
     root: Path
     _rendered: dict[tuple[str, str], RenderedMigration] = field(default_factory=dict)
-    _real: dict[Path, str] = field(default_factory=dict)
+    _real: dict[str, str] = field(default_factory=dict)
 
     def directory(self, environment: Environment) -> Path:
         """Where the migrations lie."""
@@ -35,10 +35,11 @@ class Project:
 
     def read(self, environment: Environment, version: str) -> MigrationFile:
         """The file of a version; InvalidMigration where it is missing, too large or not UTF-8."""
-        shown = f"{environment.migrations_directory}/{version}.sql"
-        source = self._text(self.directory(environment), f"{version}.sql", shown)
+        name = f"{version}.sql"
+        shown = f"{environment.migrations_directory}/{name}"
+        source = self._text(environment.migrations_directory, name)
         if source is None:
-            if (self.directory(environment) / f"{version}.sql").is_symlink():
+            if (self.directory(environment) / name).is_symlink():
                 raise InvalidMigration(
                     f"{shown} is a link to nowhere, or out of {environment.migrations_directory}",
                     hint="put the file itself there",
@@ -54,12 +55,12 @@ class Project:
 
         key = (environment.name, entry.version)
         if key not in self._rendered:
-            directory = self.directory(environment)
+            directory = environment.migrations_directory
             self._rendered[key] = render_migration(
                 self.read(environment, entry.version),
                 entry,
                 environment.template_variables(),
-                lambda name: self._text(directory, name, f"{environment.migrations_directory}/{name}"),
+                lambda name: self._text(directory, name),
             )
         return self._rendered[key]
 
@@ -106,10 +107,10 @@ class Project:
             ]
         )
 
-    def _text(self, directory: Path, name: str, shown: str) -> str | None:
+    def _text(self, directory: str, name: str) -> str | None:
         """A file below the directory; None where there is none. Links may not lead out of the project."""
         if directory not in self._real:
-            self._real[directory] = os.path.realpath(directory)
+            self._real[directory] = os.path.realpath(self.root / directory)
         path = f"{self._real[directory]}/{name}"
         if "/" in name or os.path.islink(path):  # noqa: PTH114 # a thousand files: pathlib takes twice as long
             path = os.path.realpath(path)
@@ -122,6 +123,7 @@ class Project:
                 data = file.read(LARGEST + 1)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
+        shown = f"{directory}/{name}"
         if len(data) > LARGEST:
             raise InvalidMigration(
                 f"{shown} is larger than {LARGEST // 2**20} MiB", hint="load data with psql or a batch job"

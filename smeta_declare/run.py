@@ -29,9 +29,13 @@ class AppliedMigration:
     forward_sql: str
     rollback_sql: str | None
     validation_sql: str | None
-    details: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # meanings of the other sections, secrets' places
+    details_json: str = "{}"
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Meanings of the other sections, places of secrets. Read when asked for: a history may be long."""
+        found: Mapping[str, Any] = json.loads(self.details_json)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

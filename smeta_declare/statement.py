@@ -178,7 +178,7 @@ def leading_comments(
 # Meaning
 
 _PLACE = re.compile(
-    r'"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
+    r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
 )  # inside JSON strings the quotes are escaped, so that this finds fields only
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
     from smeta_declare.runner import Runner
 
 
+def random_uuid(random: bytes) -> str:
+    """A UUID of version 4 (RFC 9562) from 16 random bytes: the standard library's module takes 5 ms to import."""
+    digits = f"{int.from_bytes(random) & ~(0xF << 76 | 3 << 62) | 4 << 76 | 2 << 62:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
 @dataclass
 class App:
     """One call of smeta."""
@@ -36,7 +41,7 @@ class App:
     interactive: bool
     verbose: bool
     quiet: bool
-    run: str = field(default_factory=lambda: str(uuid.uuid4()))
+    run: str = field(default_factory=lambda: random_uuid(os.urandom(16)))
     masker: Masker = field(default_factory=Masker)
     _masked: set[str] = field(default_factory=set)
 

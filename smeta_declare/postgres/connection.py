@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -239,13 +239,14 @@ class Session:
             raise translated(error, connection) from error
 
     def _leave_pipeline(self) -> None:
-        """Read what is left up to the end of the pipeline; without a connection there is nothing left."""
+        """Read what is left up to the end of the pipeline; a connection that is lost was told of already."""
         pgconn = self._connection.pgconn
-        while pgconn.status == pq.ConnStatus.OK:
-            result = self._connection.wait(generators.fetch(pgconn))
-            if result and result.status == pq.ExecStatus.PIPELINE_SYNC:
-                pgconn.exit_pipeline_mode()
-                return
+        with suppress(psycopg.OperationalError):
+            while pgconn.status == pq.ConnStatus.OK:
+                result = self._connection.wait(generators.fetch(pgconn))
+                if result and result.status == pq.ExecStatus.PIPELINE_SYNC:
+                    pgconn.exit_pipeline_mode()
+                    return
 
     def ask(
         self, name: str, identifiers: dict[str, str | Sequence[str]] | None = None, /, **values: object

@@ -252,6 +252,7 @@ def _history(answers: list[Answer]) -> History:
             f"the journal has format {ids[0][1]}, this smeta {__version__} knows {FORMAT}",
             hint="use the newer smeta that wrote it",
         )
+    present = {row[0] for row in rows}
     rounds: dict[tuple[str, Direction], int] = {}
     partial = []
     kept_texts = {}
@@ -262,7 +263,7 @@ def _history(answers: list[Answer]) -> History:
             last_finished[version] = direction
             continue
         last_finished[version] = None
-        finished_positions = {int(position): digest for position, digest in done.items()}
+        finished_positions = {int(position): digest for position, digest in (done or {}).items()}
         partial.append(
             PartialMigration(
                 version=version,
@@ -270,7 +271,7 @@ def _history(answers: list[Answer]) -> History:
                 round=round,
                 steps=count,
                 done=finished_positions,
-                started={int(p): d for p, d in started.items() if int(p) not in finished_positions},
+                started={int(p): d for p, d in (started or {}).items() if int(p) not in finished_positions},
             )
         )
         if kept:
@@ -291,7 +292,7 @@ def _history(answers: list[Answer]) -> History:
                 forward_sql=row[9],
                 rollback_sql=row[10],
                 validation_sql=row[11],
-                details=row[12],
+                details_json=row[12],
             )
             for row in rows
         ),
@@ -312,6 +313,6 @@ def _history(answers: list[Answer]) -> History:
         erased=tuple(
             version
             for version, direction in last_finished.items()
-            if direction == "forward" and version not in {row[0] for row in rows}
+            if direction == "forward" and version not in present
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -48,10 +49,12 @@ def row(source: str = SOURCE, *, parser: str | None = None) -> AppliedMigration:
         forward_sql=was.forward.text,
         rollback_sql=was.rollback.text if was.rollback else None,
         validation_sql=was.validation.text if was.validation else None,
-        details={
-            "parser": parser or parser_version(),
-            "validation_meaning": section_meaning(was.validation, was.validations),
-        },
+        details_json=json.dumps(
+            {
+                "parser": parser or parser_version(),
+                "validation_meaning": section_meaning(was.validation, was.validations),
+            }
+        ),
     )
 
 

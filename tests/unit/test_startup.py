@@ -6,9 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import RFC_4122, UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from smeta_declare.cli.app import random_uuid
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
 
@@ -77,3 +81,10 @@ def test_status_of_unchanged_migrations_renders_and_parses_nothing(
     assert modules & {"jinja2", "pglast"} == set()
     workspace.file("1_m").write_text(workspace.file("1_m").read_text() + "\n-- a word\n")
     assert "pglast" in imported(workspace, "status", "--env", "test")[1]  # so the test can fail
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_a_runs_id_is_a_uuid_of_version_4(random: bytes) -> None:
+    made = UUID(random_uuid(random))
+
+    assert (str(made), made.version, made.variant) == (random_uuid(random), 4, RFC_4122)

@@ -1,17 +1,22 @@
 -- The state a plan starts from, in one round trip: history, rows, steps of every unfinished or finished round, open runs.
 select id::text, format from {journal}.history;
 select version, name, description, applied_at, applied_by, execution_time_ms, checksum, meaning, inputs,
-       forward_sql, rollback_sql, validation_sql, details
+       forward_sql, rollback_sql, validation_sql, details::text
 from {table}
 order by id;
-select version, direction, round, max(steps),
-       count(distinct position) filter (where state = 'done'),
-       coalesce(jsonb_object_agg(position, digest) filter (where state = 'done'), '{}'),
-       coalesce(jsonb_object_agg(position, digest) filter (where state = 'started'), '{}'),
-       (array_agg(kept) filter (where kept is not null))[1]
-from {journal}.step
-group by version, direction, round
-order by version, max(at), round;
+select version, direction, round, steps, finished,
+       -- digests by position, of what is half done only
+       case when finished < steps then done end,
+       case when finished < steps then started end,
+       case when finished < steps then kept end
+from (select version, direction, round, max(at) as at, max(steps) as steps,
+             count(distinct position) filter (where state = 'done') as finished,
+             jsonb_object_agg(position, digest) filter (where state = 'done') as done,
+             jsonb_object_agg(position, digest) filter (where state = 'started') as started,
+             (array_agg(kept) filter (where kept is not null))[1] as kept
+      from {journal}.step
+      group by version, direction, round) as round
+order by version, at, round;
 select id::text, direction, request, versions, started_at, started_by
 from {journal}.run
 where finished_at is null
