@@ -39,6 +39,14 @@ class AppliedMigration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A statement outside transactions that was begun and is not known to be finished."""
+
+    digest: str  # of its text
+    kept: Mapping[str, Any] = field(default_factory=dict)  # what it may leave behind, and what was there before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialMigration:
     """A migration of which some steps are committed and others are not."""
 
@@ -47,9 +55,7 @@ class PartialMigration:
     round: int
     steps: int
     done: Mapping[int, str]  # position → digest of the text that ran
-    started: Mapping[int, str] = field(
-        default_factory=dict
-    )  # autocommit steps begun and not known to be finished
+    started: Mapping[int, Started] = field(default_factory=dict)  # autocommit steps, by position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

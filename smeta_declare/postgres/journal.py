@@ -27,13 +27,15 @@ from smeta_declare.run import (
     KeptRollback,
     OpenRun,
     PartialMigration,
+    Started,
     Target,
 )
 
 if TYPE_CHECKING:
+    from smeta_declare.events import Event
     from smeta_declare.plan import HistoryRow, Plan, Work
 
-FORMAT = 1
+FORMAT = 2
 # First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.
 LOCK_CLASS = 0x736D6574
 
@@ -144,6 +146,14 @@ class Journal:
             # One message without BEGIN is one transaction.
             self.session.ask("create_history", self._names)
 
+    def upgrade(self) -> None:
+        """Bring a journal that an older smeta made to our format, a step at a time. To be called under the lock."""
+        found = self.session.ask("format", self._names)[0].rows[0][0]
+        hint = f"connect as the owner of schema {self.place.journal_schema}, or set `role:` to it"
+        for number in range(found, FORMAT):
+            with privileges_explained(f"to upgrade the journal from format {number}", hint):
+                self.session.ask(f"upgrade_{number}", self._names)
+
     def lock(self, wait_ms: int, told: Callable[[str, int], None]) -> None:
         """Take the runner's lock, asking again until `wait_ms`; RunnerBusy names the holder.
 
@@ -206,6 +216,12 @@ class Journal:
     def close_run(self, run: str, outcome: str) -> None:
         """Close the run: `done` or `failed`."""
         self.session.ask("close_run", self._names, run=run, outcome=outcome)
+
+    def write_events(self, run: str, events: Sequence[Event]) -> None:
+        """Keep events beside the run."""
+        rows = [{"event": facts.pop("event"), "facts": facts} for facts in (event.as_dict() for event in events)]
+        if rows:
+            self.session.ask("events", self._names, run=run, rows=json.dumps(rows, ensure_ascii=False))
 
     def write_steps(self, history: str, run: str, works: Sequence[Work], state: str) -> set[tuple[str, int]]:
         """Write the rows of steps, before their work begins: version and position of those that were not there."""
@@ -271,7 +287,11 @@ def _history(answers: list[Answer]) -> History:
                 round=round,
                 steps=count,
                 done=finished_positions,
-                started={int(p): d for p, d in (started or {}).items() if int(p) not in finished_positions},
+                started={
+                    int(position): Started(digest=row["digest"], kept=row["kept"] or {})
+                    for position, row in (started or {}).items()
+                    if int(position) not in finished_positions
+                },
             )
         )
         if kept:

@@ -34,6 +34,13 @@ create table {journal}.step (
     kept jsonb,
     primary key (history, version, direction, position, round, state)
 );
+create table {journal}.event (
+    id bigint generated always as identity primary key,
+    run uuid not null references {journal}.run,
+    at timestamptz not null default pg_catalog.clock_timestamp(),
+    event text not null,
+    facts jsonb not null
+);
 create table {table} (
     id bigint generated always as identity unique,
     version text primary key,
@@ -52,4 +59,4 @@ create table {table} (
 );
 comment on table {table} is 'Applied migrations, kept by smeta; one row each. Do not edit.';
 comment on schema {journal} is 'The journal of smeta: runs and their steps. Do not edit.';
-insert into {journal}.history (format) values (1);
+insert into {journal}.history (format) values (2);

@@ -12,8 +12,9 @@ select version, direction, round, steps, finished,
 from (select version, direction, round, max(at) as at, max(steps) as steps,
              count(distinct position) filter (where state = 'done') as finished,
              jsonb_object_agg(position, digest) filter (where state = 'done') as done,
-             jsonb_object_agg(position, digest) filter (where state = 'started') as started,
-             (array_agg(kept) filter (where kept is not null))[1] as kept
+             jsonb_object_agg(position, jsonb_build_object('digest', digest, 'kept', kept))
+                 filter (where state = 'started') as started,
+             (array_agg(kept) filter (where kept is not null and state = 'done'))[1] as kept
       from {journal}.step
       group by version, direction, round) as round
 order by version, at, round;

@@ -1,0 +1,1 @@
+select format from {journal}.history;
