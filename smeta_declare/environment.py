@@ -24,9 +24,17 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locks:
-    """How long to queue for a lock, and how often to try again (milliseconds)."""
+    """How to queue for locks, how long to hold them, and how often to try again (milliseconds).
+
+    `hold_ms` is about locks that readers or writers wait for, on tables that were there before the step.
+    `require_quiet_ms`: how old a transaction may be that holds one of the step's tables when it begins.
+    `terminate_blockers` are the application names of sessions that may be ended when they block a step.
+    """
 
     timeout_ms: int = 200
+    hold_ms: int = 2_000
+    require_quiet_ms: int | None = None
+    terminate_blockers: tuple[str, ...] = ()
     attempts: int = 12
     backoff_ms: int = 250
     max_backoff_ms: int = 10_000

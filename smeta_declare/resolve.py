@@ -288,6 +288,7 @@ def _environment(
         **_milliseconds({p[1]: leaf.value for p, leaf in leaves.items() if p[0] == "timeouts"})
     )
     backups, migrations = top.get("backups") or {}, top.get("migrations") or {}
+    quiet = get("locks", "require_quiet")
     return Environment(
         name=work.name,
         project=top["project"],
@@ -299,6 +300,9 @@ def _environment(
         timeouts=timeouts,
         locks=Locks(
             timeout_ms=duration_ms(get("locks", "timeout")),
+            hold_ms=duration_ms(get("locks", "hold")),
+            require_quiet_ms=duration_ms(quiet) if quiet else None,
+            terminate_blockers=tuple(get("locks", "terminate_blockers")),
             attempts=get("locks", "retries", "attempts"),
             backoff_ms=duration_ms(get("locks", "retries", "backoff")),
             max_backoff_ms=duration_ms(get("locks", "retries", "max_backoff")),

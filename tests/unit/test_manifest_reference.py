@@ -76,5 +76,5 @@ def test_defaults_of_the_schema_are_the_ones_that_hold() -> None:
     top = {k: v for k, v in defaults(schema, "").items() if not k.startswith("defaults.")}
     documented = defaults(environment, "") | top
 
-    assert {**documented, "role": None} == built_in
+    assert {**documented, "role": None, "locks.require_quiet": None} == built_in
     assert defaults(schema["properties"]["defaults"], "").items() <= documented.items()

@@ -402,6 +402,9 @@ def test_explain_says_where_every_value_comes_from() -> None:
         "timeouts.idle_in_transaction": ("1min", "built-in default", None),
         "timeouts.concurrent": ("2h", "built-in default", None),
         "locks.timeout": ("200ms", "built-in default", None),
+        "locks.hold": ("2s", "built-in default", None),
+        "locks.require_quiet": (None, "built-in default", None),
+        "locks.terminate_blockers": ([], "built-in default", None),
         "locks.retries.attempts": (3, "defaults", 6),
         "locks.retries.backoff": ("250ms", "built-in default", None),
         "locks.retries.max_backoff": ("10s", "built-in default", None),
@@ -429,7 +432,7 @@ def test_effective_settings_are_one_mapping_without_secrets() -> None:
 
     assert found["environment"] == "staging"
     assert found["locks"] == {
-        "timeout": "200ms", "retries": {"attempts": 3, "backoff": "250ms", "max_backoff": "10s"}, "runner_wait": "1min",
+        "timeout": "200ms", "hold": "2s", "require_quiet": None, "terminate_blockers": [], "retries": {"attempts": 3, "backoff": "250ms", "max_backoff": "10s"}, "runner_wait": "1min",
     }  # fmt: skip
     assert found["vars"]["password"] == "(secret APP_PASSWORD)"
     assert "s3cret" not in repr(found)
