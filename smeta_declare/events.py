@@ -121,6 +121,49 @@ class StepRetried(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked(Event):
+    """A step waits for locks that these sessions hold."""
+
+    step: str
+    blockers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockerTerminated(Event):
+    """A session that blocked a step was ended, as `locks.terminate_blockers` allows."""
+
+    step: str
+    blocker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildProgressed(Event):
+    """How far an index is: `done` of `total` blocks, rows (tuples) or transactions to wait for (lockers)."""
+
+    step: str
+    phase: str
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftoverCleaned(Event):
+    """What an earlier run left half done was taken away."""
+
+    step: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitSettled(Event):
+    """The answer to a COMMIT was lost, and the database was asked what became of it."""
+
+    step: str
+    committed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepCommitted(Event):
     """A step is durable."""
 

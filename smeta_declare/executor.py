@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from smeta_declare.diagnostics import Location
+from smeta_declare.autocommit import Alone
 from smeta_declare.environment import Environment, Timeouts
 from smeta_declare.errors import Refused, Retryable, SmetaError
-from smeta_declare.events import (
-    MigrationDone,
-    MigrationStarted,
-    Noticed,
-    RunFinished,
-    RunStarted,
-    Sink,
-    StatementDone,
-    StepCommitted,
-    StepRetried,
-    ValidationPassed,
-)
+from smeta_declare.events import CommitSettled, Noticed, RunFinished, RunStarted, Sink, StepCommitted
 from smeta_declare.failures import (
     CommitUnknown,
     HistoryTouched,
     Interrupted,
-    LockTimeout,
     StateChanged,
-    StatementFailed,
     TransactionEnded,
-    failure,
 )
+from smeta_declare.monitor import Monitor
 from smeta_declare.plan import (
     AutocommitStep,
     BackupStep,
     Plan,
     PlannedStatement,
-    Question,
     Step,
     TransactionStep,
     Work,
 )
-from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session, own_session, settings
+from smeta_declare.postgres.connection import ConnectionLost, ServerError
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.questions import ask
 from smeta_declare.run import History
-from smeta_declare.secrets import Sendable, sendable
-
-# What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
-_CLEAN = (
-    "reset session authorization; reset role; reset all;"
-    "close all; deallocate all; discard sequences; discard temp;"
-)
+from smeta_declare.settling import Settled, settle
+from smeta_declare.stopping import Stop
+from smeta_declare.working import LockMissed, Working, since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,61 +53,76 @@ def execute(
     secrets: Mapping[str, str],
     run: str,
     told: Sink,
-    back_up: Callable[[BackupStep], None],
+    back_up: Callable[[BackupStep, Stop], None],
 ) -> RunResult:
     """Run every step of a plan that was made from `history`; the runner's lock is held by the caller.
 
     Backups are taken before the run is opened: a failed one leaves no trace in the database.
     """
-    for step in plan.steps:
-        if isinstance(step, BackupStep):
-            back_up(step)
-    return _Run(plan, environment, journal, history, secrets, run, told).run()
+    stop = Stop(cancel=lambda: journal.session.cancel())
+    with ExitStack() as stack:
+        stack.enter_context(stop.listening())
+        for step in plan.steps:
+            if isinstance(step, BackupStep):
+                _back_up(step, back_up, stop)
+        monitor = stack.enter_context(
+            Monitor(
+                lambda: journal.session.beside("monitor"),
+                pid=journal.session.pid,
+                journal_schema=environment.history.journal_schema,
+                locks=environment.locks,
+                told=told,
+            )
+        )
+        working = Working(
+            journal,
+            environment,
+            run=run,
+            direction=plan.direction,
+            secrets=secrets,
+            told=told,
+            stop=stop,
+            monitor=monitor,
+        )
+        return _Run(plan, working, history).run()
+
+
+def _back_up(step: BackupStep, take: Callable[[BackupStep, Stop], None], stop: Stop) -> None:
+    try:
+        take(step, stop)
+    except SmetaError as error:
+        if stop.asked:
+            raise stop.noticed() from error
+        raise
+    stop.check()
 
 
 class _Run:
-    def __init__(
-        self,
-        plan: Plan,
-        environment: Environment,
-        journal: Journal,
-        history: History,
-        secrets: Mapping[str, str],
-        run: str,
-        told: Sink,
-    ) -> None:
+    def __init__(self, plan: Plan, working: Working, history: History) -> None:
         self.plan = plan
-        self.environment = environment
-        self.journal = journal
-        self.session: Session = journal.session
-        self.secrets = secrets
-        self.told = told
-        self.id = run
+        self.working = working
+        self.journal = working.journal
         self.history = history
-        self.history_id = ""
         self.committed: list[str] = []
         self.rows = {row.version: row.checksum for row in history.applied}
         self.steps_done = 0  # of this run, as the journal has them
-        self.alone = False  # whether a statement outside any transaction has begun and not ended
-        self.spent: Counter[str] = Counter()  # milliseconds by migration
         self.unwritten = ""  # the last migration's history row: it travels with what follows
-        self.position = ""  # where we are, for the words of an error
-        self.ours = own_session(self.session, environment.role)
 
     def run(self) -> RunResult:
         begun = time.monotonic()
         if self.history.id is None:
             self.journal.create()
+        self.journal.upgrade()
         target, now = self.journal.state()
         if now.id is None or (self.history.id is not None and now.digest() != self.history.digest()):
             raise StateChanged(
                 "the history changed while the run was being prepared", hint="run the command again"
             )
-        self.history_id = now.id
-        self.journal.open_run(self.id, self.plan)
-        self.told(
+        self.working.history_id = now.id
+        self.journal.open_run(self.working.run, self.plan)
+        self.working.told(
             RunStarted(
-                environment=self.environment.name,
+                environment=self.plan.environment,
                 direction=self.plan.direction,
                 migrations=tuple(m.version for m in self.plan.migrations),
                 plan=self.plan.id,
@@ -137,90 +131,121 @@ class _Run:
         )
         try:
             for step in self.plan.steps:
+                self.working.stop.check()
                 self._step(step)
         except BaseException as error:
+            error = self._meant(error)
             self._failed(error, begun)
             raise self._explained(error) from error
+        duration = since(begun)
+        self.working.told(RunFinished(outcome="done", duration_ms=duration))
         try:
-            self._own_session()
-            self.journal.close_run(self.id, "done")
+            self.working.own_session()
+            self.working.keep_events()
+            self.journal.close_run(self.working.run, "done")
         except SmetaError as error:
             # Everything is committed; the next run closes this one.
-            self.told(Noticed(severity="WARNING", message=f"the run could not be closed: {error.message}"))
-        duration = _since(begun)
-        self.told(RunFinished(outcome="done", duration_ms=duration))
-        return RunResult(run=self.id, duration_ms=duration)
+            self.working.told(
+                Noticed(severity="WARNING", message=f"the run could not be closed: {error.message}")
+            )
+        return RunResult(run=self.working.run, duration_ms=duration)
 
     def _step(self, step: Step) -> None:
         match step:
             case BackupStep():
                 pass  # taken before the run was opened
             case TransactionStep():
-                self._own_session()
-                self._retrying(step.id, lambda: self._in_transaction(step))
+                self.working.retrying(step.id, lambda: self._in_transaction(step), hold=True)
             case AutocommitStep():
-                self._own_session()
                 self._on_its_own(step)
 
-    def _own_session(self) -> None:
-        """Our own session again: a committed `set default_transaction_read_only = on` would stop the journal."""
-        own = settings(self.session, self.environment.timeouts, self.environment.locks)
-        self.session.send(_CLEAN + own + self.ours)
+    # a step of its own
 
-    def _retrying(self, name: str, attempt: Callable[[], None]) -> None:
-        """Try a whole step again where a lock was not to be had; between the tries nobody queues behind us."""
-        locks = self.environment.locks
-        spent = self.spent.copy()
-        for number in range(1, locks.attempts + 1):
-            try:
-                return attempt()
-            except _LockMissed as missed:
-                self.session.run("rollback")
-                self.spent, self.unwritten = spent.copy(), ""
-                if number == locks.attempts:
-                    raise LockTimeout(
-                        f"no lock after {number} tries: {missed.cause.message}",
-                        location=missed.location,
-                        detail=missed.cause.detail,
-                        hint="somebody holds the table: try later, or allow more with locks.timeout and locks.retries",
-                    ) from missed.cause
-                wait = min(locks.max_backoff_ms, locks.backoff_ms * 2 ** (number - 1)) * random.uniform(
-                    0.5, 1.0
-                )
-                self.told(
-                    StepRetried(
-                        step=name,
-                        attempt=number,
-                        of=locks.attempts,
-                        wait_ms=int(wait),
-                        reason=missed.cause.message,
-                    )
-                )
-                time.sleep(wait / 1000)
-        return None
+    def _on_its_own(self, step: AutocommitStep) -> None:
+        begun = time.monotonic()
+        alone = Alone(self.working, step, self.history)
+        self.working.retrying(step.id, alone.run, hold=False)
+        self.committed.append(step.id)
+        self.steps_done += 1
+        self.working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
+
+    # a transaction
 
     def _in_transaction(self, step: TransactionStep) -> None:
         begun = time.monotonic()
-        self.position = step.id
-        transaction = self.session.run("begin; select pg_catalog.pg_current_xact_id()::text")[1].rows[0][0]
-        with self._statement(None):
-            self._check_written(
-                self.journal.write_steps(self.history_id, self.id, step.works, "done"), step.works
-            )
-            if forgotten := [work.version for work in step.works if work.forget]:
-                self.journal.forget(forgotten)
+        working, session = self.working, self.working.session
+        working.position = step.id
+        self.unwritten = ""
+        working.own_session()
+        self._wait_for_quiet(step)
+        transaction = session.run("begin; select pg_catalog.pg_current_xact_id()::text")[1].rows[0][0]
+        with working.guarded():
+            self._write_steps(step.works)
         for work in step.works:
             self._work(work)
-        self.position = step.id
+        working.position = step.id
         # The last migration's session is not the checks', and an error of COMMIT itself would come too late.
-        self._next(self.environment.timeouts, "set constraints all immediate")
+        self._next(self.plan_timeouts, "set constraints all immediate")
         for question in step.checks:
-            self._ask(question)
-        self.session.send(self.ours)
+            working.ask(question)
+        session.send(working.ours)
         self._check_ours(transaction, step)
-        self._commit(step.id)
+        working.keep_events()
+        working.stop.check()
+        self._commit(step)
         self.committed.append(step.id)
-        self.told(StepCommitted(step=step.id, duration_ms=_since(begun)))
+        working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
+
+    @property
+    def plan_timeouts(self) -> Timeouts:
+        return self.working.environment.timeouts
+
+    def _wait_for_quiet(self, step: TransactionStep) -> None:
+        """An old transaction that holds one of the tables would make everybody queue behind us: not now."""
+        age = self.working.environment.locks.require_quiet_ms
+        if age is None:
+            return
+        self.working.session.send(self.working.fresh(self.plan_timeouts))  # names as the migrations see them
+        tables = sorted({name for work in step.works for s in work.statements for name in s.objects})
+        rows = self.working.session.ask("not_quiet", None, tables=tables, age_ms=age)[0].rows
+        self.working.own_session()
+        if rows:
+            raise LockMissed(
+                f"{step.id}: a table is in use by a transaction older than locks.require_quiet ({age} ms)",
+                detail=[f"held by {row[0]}" for row in rows],
+            )
+
+    def _write_steps(self, works: Sequence[Work]) -> None:
+        """Each step once: a row that was there already is one that another run committed."""
+        written = self.journal.write_steps(self.working.history_id, self.working.run, works)
+        for work in works:
+            if (work.version, work.position) not in written:
+                raise StateChanged(
+                    f"step {work.position + 1} of {work.version} is in the journal already: "
+                    "an earlier run committed it",
+                    hint="run the same command again",
+                )
+        if forgotten := [work.version for work in works if work.forget]:
+            self.journal.forget(forgotten)
+
+    def _work(self, work: Work) -> None:
+        """One migration's share of a transaction; its row of the journal is written already."""
+        begun = time.monotonic()
+        working = self.working
+        working.begin_work(work)
+        self._next(work.timeouts)
+        working.send_each(work)
+        for question in work.validations:
+            working.ask(question)
+        working.end_work(work, begun)
+        if work.record:
+            self.unwritten = self.journal.applied_sql(work.record, working.spent[work.version])
+
+    def _next(self, timeouts: Timeouts, then: str = "") -> None:
+        """Clean the session, write the history row that is waiting, and go on: one message for all."""
+        with self.working.guarded():
+            self.working.session.send(self.working.fresh(timeouts) + self.unwritten + then)
+        self.unwritten = ""
 
     def _check_ours(self, transaction: str, step: TransactionStep) -> None:
         """Nothing that ran may have ended the transaction, dropped the lock, or written history of its own."""
@@ -231,7 +256,7 @@ class _Run:
             if work.record:
                 expected[work.version] = work.record.checksum
         try:
-            held, now, rows, done = self.journal.guard(self.id)
+            held, now, rows, done = self.journal.guard(self.working.run)
         except ServerError as error:
             raise HistoryTouched(
                 f"the history or the journal cannot be read any more: {error.message}",
@@ -248,219 +273,89 @@ class _Run:
         wanted = sorted(f"{version} {checksum}" for version, checksum in expected.items())
         if sorted(rows) != wanted or done != self.steps_done + len(step.works):
             raise HistoryTouched(
-                f"the rows of {self.environment.history} or of the journal are not what this step leaves",
+                f"the rows of {self.working.environment.history} or of the journal are not what this step leaves",
                 hint="no statement, trigger or rule may write to them; look for one that does",
             )
+        self._check_owner()
         self.rows, self.steps_done = expected, done
 
-    def _commit(self, name: str) -> None:
+    def _check_owner(self) -> None:
+        """What is not owned by the role of the environment cannot be altered by its next migration: say so."""
+        role = self.working.environment.role
+        if role:
+            for (what,) in self.working.session.ask("foreign_owned", None, role=role)[0].rows:
+                self.working.told(Noticed(severity="WARNING", message=f"{what}, not to role {role}"))
+
+    def _commit(self, step: TransactionStep) -> None:
         """COMMIT travels alone: only then is a broken connection before it a rollback."""
         try:
-            status = self.session.run("commit")[0].status
+            with self.working.stop.patient():
+                status = self.working.session.run("commit")[0].status
         except (ConnectionLost, KeyboardInterrupt) as error:
+            if isinstance(error, ConnectionLost) and self._settled(step):
+                return
             # A COMMIT that is cancelled may have happened all the same, as when it waits for a standby.
             what = "interrupted" if isinstance(error, KeyboardInterrupt) else "the connection broke"
             raise CommitUnknown(
-                f"{what} while step {name} was being committed",
+                f"{what} while step {step.id} was being committed",
                 hint="run the same command again: it asks the database what became of the step",
                 changed="whether the step is committed is open",
             ) from error
         if status != "COMMIT":
-            raise TransactionEnded(f"the server answered {status} to COMMIT of step {name}")
+            raise TransactionEnded(f"the server answered {status} to COMMIT of step {step.id}")
 
-    def _work(self, work: Work) -> None:
-        """One migration's share of a transaction; its row of the journal is written already."""
-        begun = time.monotonic()
-        self.position = work.version
-        self.told(
-            MigrationStarted(
-                version=work.version, direction=work.direction, position=work.position, steps=work.steps
-            )
-        )
-        self._next(work.timeouts)
-        self._send(work)
-        for question in work.validations:
-            self._ask(question)
-        self._told_done(work, _since(begun))
-        if work.record:
-            self.unwritten = self.journal.applied_sql(work.record, self.spent[work.version])
+    def _settled(self, step: TransactionStep) -> bool:
+        """Ask the database, over a new connection, what became of a COMMIT whose answer was lost.
 
-    def _next(self, timeouts: Timeouts, then: str = "") -> None:
-        """Clean the session, write the history row that is waiting, and go on: one message for all."""
-        with self._statement(None):
-            self.session.send(self._fresh(timeouts) + self.unwritten + then)
-        self.unwritten = ""
-
-    def _told_done(self, work: Work, duration: int) -> None:
-        self.spent[work.version] += duration
-        self.told(
-            MigrationDone(
-                version=work.version,
-                direction=work.direction,
-                position=work.position,
-                steps=work.steps,
-                statements=len(work.statements),
-                duration_ms=duration,
-            )
-        )
-
-    def _check_written(self, written: set[tuple[str, int]], works: Sequence[Work]) -> None:
-        """Each step once: a row that was there already is one that another run committed."""
-        for work in works:
-            if (work.version, work.position) not in written:
-                raise StateChanged(
-                    f"step {work.position + 1} of {work.version} is in the journal already: "
-                    "an earlier run committed it",
-                    hint="run the same command again",
-                )
-
-    def _on_its_own(self, step: AutocommitStep) -> None:
-        """A statement outside a transaction: a started row before it, a done row after it, each committed."""
-        begun = time.monotonic()
-        work = step.work
-        self.position = work.version
-        self.told(
-            MigrationStarted(
-                version=work.version, direction=work.direction, position=work.position, steps=work.steps
-            )
-        )
-        if not self._done_already(step):
-            self._send_alone(work, step.statement)
-        self.alone = False
-        self._own_session()
-        self._check_written(self.journal.write_steps(self.history_id, self.id, [work], "done"), [work])
-        self.committed.append(step.id)
-        self.steps_done += 1
-        duration = _since(begun)
-        self._told_done(work, duration)
-        self.told(StepCommitted(step=step.id, duration_ms=duration))
-
-    def _done_already(self, step: AutocommitStep) -> bool:
-        """Write the started row, and look at what an earlier run left: all of it, half of it, or nothing.
-
-        A killed client's server process may finish its statement after it (measured). The row is written only
-        where no index of that name is there, so that one that is there beside the row was made by the statement.
+        True: it is committed, and the run goes on. Where it is not, ConnectionLost; False: it stays open.
         """
-        work, statement = step.work, step.statement
-        partial = self.history.partial_of(work.version, work.direction)
-        begun = partial.started.get(work.position) if partial else None
-        fresh = self._fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
-        self.session.run(fresh)
-        if statement.removes and begun == work.digest and self._index(statement.removes, statement) is None:
-            return True
-        index = self._index(statement.leaves_behind, statement) if statement.leaves_behind else None
-        name = statement.leaves_behind
-        if index and begun not in (None, work.digest):
-            raise StatementFailed(
-                f"{work.version}: index {name} was built by this step before it was edited",
-                location=statement.location,
-                hint=f"put the statement back as it was, or: drop index concurrently {name}",
-            )
-        if index is False and begun is None:
-            raise StatementFailed(
-                f"{work.version}: index {name} is there and INVALID, and no run of smeta left it",
-                location=statement.location,
-                hint=f"look at it, then: drop index concurrently {name}",
-            )
-        if index is False:
-            with self._statement(None):
-                self.session.run(f"drop index concurrently {name}")
-        if index is None:
-            self.session.send(self.ours)
-            self.journal.write_steps(self.history_id, self.id, [work], "started")
-            self.session.send(fresh)
-        self.alone = index is not True
-        return index is True and begun is not None
-
-    def _index(self, name: str, statement: PlannedStatement) -> bool | None:
-        """Whether an index is valid; None where there is none of that name."""
-        rows = self.session.ask("index_state", None, name=name, table=statement.builds_on)[0].rows
-        if rows and rows[0][1] is False:
-            raise StatementFailed(
-                f"index {name} is there and belongs to another table than {statement.builds_on}",
-                location=statement.location,
-                hint="give one of the two another name",
-            )
-        return bool(rows[0][0]) if rows else None
-
-    def _fresh(self, timeouts: Timeouts, *, alone: bool = False, concurrently: bool = False) -> str:
-        """The session every migration starts from."""
-        return _CLEAN + settings(
-            self.session,
-            timeouts,
-            self.environment.locks,
-            alone=alone,
-            concurrently=concurrently,
-            role=self.environment.role,
+        working = self.working
+        outcome = settle(
+            self.journal, working.history_id, working.run, step.works, working.environment, working.stop
         )
-
-    def _send(self, work: Work) -> None:
-        """The statements of a work inside the open transaction."""
-        ready = [sendable(statement, self.secrets, self.session.literal) for statement in work.statements]
-        waiting = list(reversed(ready))
-        begun = time.monotonic()
-
-        def answered() -> None:
-            nonlocal begun
-            done = waiting.pop()
-            self.told(
-                StatementDone(version=work.version, statement=done.statement, duration_ms=_since(begun))
+        if outcome is Settled.OPEN:
+            return False
+        working.told(CommitSettled(step=step.id, committed=outcome is Settled.COMMITTED))
+        if outcome is Settled.UNDONE:
+            raise ConnectionLost(
+                f"the connection broke while step {step.id} was being committed, and it was not",
+                hint="run the same command again",
             )
-            begun = time.monotonic()
+        working.monitor.pid = working.session.pid
+        return True
 
-        try:
-            self.session.send_each([each.text for each in ready], answered)
-        except ServerError as error:
-            raise self._failure(error, waiting[-1]) from error
+    # the end
 
-    def _send_alone(self, work: Work, statement: PlannedStatement) -> None:
-        begun = time.monotonic()
-        ready = sendable(statement, self.secrets, self.session.literal)
-        with self._statement(ready):
-            self.session.send(ready.text)
-        self.told(StatementDone(version=work.version, statement=statement, duration_ms=_since(begun)))
-
-    def _ask(self, question: Question) -> None:
-        """Ask a question inside the open transaction: read only, and row security may not filter the answer."""
-        with self._statement(None):
-            ask(self.session, question, self.secrets)
-        self.told(ValidationPassed(name=question.name))
-
-    @contextmanager
-    def _statement(self, sent: Sendable | None) -> Iterator[None]:
-        try:
-            yield
-        except ServerError as error:
-            raise self._failure(error, sent) from error
-
-    def _failure(self, error: ServerError, sent: Sendable | None) -> Exception:
-        location = sent.locate(error.position) if sent else None
-        if error.lock_not_available and self.session.in_transaction:
-            return _LockMissed(error, location)
-        return failure(error, sent, location, self.position, self.plan.direction)
+    def _meant(self, error: BaseException) -> BaseException:
+        """A statement of our own that was cancelled because somebody asked us to stop."""
+        if isinstance(error, ServerError) and error.timed_out and self.working.stop.asked:
+            return self.working.stop.noticed()
+        return error
 
     @property
     def _halfway(self) -> bool:
         """Whether part of what was asked for is committed, by this run or by the one it goes on from."""
         resumed = self.plan.continues is not None or any(m.resumes_at for m in self.plan.migrations)
-        return bool(self.committed) or self.alone or resumed
+        return bool(self.committed) or self.working.alone or resumed
 
     def _failed(self, error: BaseException, begun: float) -> None:
         """Roll back and say so in the journal, as far as the connection still answers."""
         outcome = "stopped" if self._halfway else "failed"
-        try:
-            if self.session.usable:
-                if self.session.in_transaction:
-                    self.session.run("rollback")
-                self._own_session()
-                if self._halfway or isinstance(error, CommitUnknown):
-                    self.journal.stop_run(self.id)
-                else:
-                    self.journal.close_run(self.id, outcome)
-        except SmetaError:
-            outcome = "lost"
         code = error.code if isinstance(error, SmetaError) else type(error).__name__
-        self.told(RunFinished(outcome=outcome, duration_ms=_since(begun), error=f"{code}: {error}"))
+        session = self.working.session
+        finished = RunFinished(outcome=outcome, duration_ms=since(begun), error=f"{code}: {error}")
+        self.working.told(finished)
+        with suppress(SmetaError):
+            if not session.usable:
+                return
+            if session.in_transaction:
+                session.run("rollback")
+            self.working.own_session()
+            self.working.keep_events()
+            if self._halfway or isinstance(error, CommitUnknown):
+                self.journal.stop_run(self.working.run)
+            else:
+                self.journal.close_run(self.working.run, outcome)
 
     def _explained(self, error: BaseException) -> BaseException:
         """Say what became of the database."""
@@ -478,7 +373,7 @@ class _Run:
         )
         failed = (
             "the statement that failed ran outside of a transaction, and the next run looks at what it left"
-            if self.alone
+            if self.working.alone
             else "the step that failed was rolled back"
         )
         halfway = Interrupted(
@@ -490,14 +385,6 @@ class _Run:
         )
         halfway.code = error.code  # type: ignore[misc] # the code names the cause, the exit code the state
         return halfway
-
-
-class _LockMissed(Exception):
-    """A lock time-out or deadlock inside a transaction: the whole step goes back."""
-
-    def __init__(self, cause: ServerError, location: Location | None) -> None:
-        super().__init__(cause.message)
-        self.cause, self.location = cause, location
 
 
 def check_secrets(plan: Plan, secrets: Mapping[str, str]) -> None:
@@ -523,7 +410,3 @@ def _statements(plan: Plan) -> Iterator[PlannedStatement]:
                 yield from (q.statement for q in step.checks)
             case AutocommitStep():
                 yield step.statement
-
-
-def _since(begun: float) -> int:
-    return int((time.monotonic() - begun) * 1000)

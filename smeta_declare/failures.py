@@ -29,6 +29,12 @@ class LockTimeout(Retryable):
     code = "lock-timeout"
 
 
+class LockHeld(Retryable):
+    """A step held a lock that others wait for longer than `locks.hold` allows, and cancelled itself."""
+
+    code = "lock-held"
+
+
 class StatementTimeout(Retryable):
     """A statement ran into `timeouts.statement` (or `concurrent`), or was cancelled on the server."""
 

@@ -67,13 +67,13 @@ def _alone(kind: str, node: Node) -> str | None:
         case "ClusterStmt":
             return None if "relation" in node else "cluster of all tables"
         case "AlterTableStmt":
-            for command in _each(node.get("cmds"), "AlterTableCmd"):
+            for command in each(node.get("cmds"), "AlterTableCmd"):
                 change = command.get("def", {}).get("PartitionCmd", {})
                 if command["subtype"] == "AT_DetachPartition" and change.get("concurrent"):
                     return "alter table … detach partition concurrently"
             return None
         case "AlterDatabaseStmt":
-            moves = any(o["defname"] == "tablespace" for o in _each(node.get("options"), "DefElem"))
+            moves = any(o["defname"] == "tablespace" for o in each(node.get("options"), "DefElem"))
             return "alter database … set tablespace" if moves else None
         case "CreateSubscriptionStmt":
             connects = option(node, "options", "connect", default=True)
@@ -100,7 +100,7 @@ def _subscription_change(node: Node) -> str | None:
         return "alter subscription … publication with a refresh"
     for slot_option in ("failover", "two_phase"):
         if change == "OPTIONS" and any(
-            o["defname"] == slot_option for o in _each(node.get("options"), "DefElem")
+            o["defname"] == slot_option for o in each(node.get("options"), "DefElem")
         ):
             return f"alter subscription … set ({slot_option})"
     return None
@@ -108,7 +108,7 @@ def _subscription_change(node: Node) -> str | None:
 
 def option(node: Node, where: str, name: str, *, default: bool) -> bool:
     """The value of a boolean option in parentheses, as defGetBoolean() reads it."""
-    for element in _each(node.get(where), "DefElem"):
+    for element in each(node.get(where), "DefElem"):
         if element["defname"] == name:
             match element.get("arg"):
                 case {"String": text}:
@@ -127,27 +127,14 @@ def option(node: Node, where: str, name: str, *, default: bool) -> bool:
 # Names
 
 
-def index_left_behind(kind: str, node: Node) -> str | None:
-    """The index that a failed CREATE INDEX CONCURRENTLY leaves invalid, when the statement names it."""
-    if kind != "IndexStmt" or not node.get("concurrent") or "idxname" not in node:
-        return None
-    schema = node["relation"].get("schemaname")  # an index is created in the schema of its table
-    return ".".join(quoted(part) for part in (schema, node["idxname"]) if part)
-
-
-def index_table(kind: str, node: Node) -> str | None:
-    """The table that CREATE INDEX builds on, as written."""
-    if kind != "IndexStmt":
-        return None
-    relation = node["relation"]
+def qualified(relation: Node) -> str:
+    """The name of a relation as written, quoted where it must be."""
     return ".".join(quoted(part) for part in (relation.get("schemaname"), relation["relname"]) if part)
 
 
-def index_removed(kind: str, node: Node) -> str | None:
+def index_removed(node: Node) -> str:
     """The index that DROP INDEX CONCURRENTLY removes, as written; it takes one only."""
-    if kind != "DropStmt" or not node.get("concurrent"):
-        return None
-    (dropped,) = _each(node.get("objects"), "List")
+    (dropped,) = each(node.get("objects"), "List")
     return ".".join(quoted(part["String"]["sval"]) for part in dropped["items"])
 
 
@@ -157,7 +144,7 @@ def objects(kind: str, node: Node) -> tuple[str, ...]:
 
 
 def _objects(kind: str, node: Node) -> Iterator[str]:
-    for query in _each(node.get("withClause", {}).get("ctes"), "CommonTableExpr"):
+    for query in each(node.get("withClause", {}).get("ctes"), "CommonTableExpr"):
         for inner_kind, inner in query.get("ctequery", {}).items():
             yield from _objects(inner_kind, inner)
     match kind:
@@ -174,7 +161,7 @@ def _objects(kind: str, node: Node) -> Iterator[str]:
             yield _name(node["relation"])
         case "AlterTableStmt":
             yield _name(node["relation"])
-            for command in _each(node.get("cmds"), "AlterTableCmd"):
+            for command in each(node.get("cmds"), "AlterTableCmd"):
                 yield _name(command.get("def", {}).get("PartitionCmd", {}).get("name"))
         case "DropStmt" | "CommentStmt" | "SecLabelStmt":
             target = node.get("removeType") or node["objtype"]
@@ -187,7 +174,7 @@ def _objects(kind: str, node: Node) -> Iterator[str]:
         case "ReindexStmt" | "ClusterStmt" | "RefreshMatViewStmt":
             yield _name(node.get("relation") or node.get("name"))
         case "VacuumStmt":
-            for table in _each(node.get("rels"), "VacuumRelation"):
+            for table in each(node.get("rels"), "VacuumRelation"):
                 yield _name(table.get("relation"))
         case "RenameStmt" | "AlterOwnerStmt" | "AlterObjectSchemaStmt" | "AlterObjectDependsStmt":
             yield _name(node.get("relation") or node.get("object") or node.get("subname"))
@@ -278,7 +265,7 @@ def _name(value: Any, *, without_last: bool = False) -> str:
             return ""
 
 
-def _each(nodes: Any, tag: str) -> Iterator[Node]:
+def each(nodes: Any, tag: str) -> Iterator[Node]:
     for node in nodes or ():
         if tag in node:
             yield node[tag]

@@ -13,7 +13,8 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
 from smeta_declare.run import Direction, KeptRollback
-from smeta_declare.statement import summarised
+from smeta_declare.standalone import Effect, as_dict
+from smeta_declare.statement import objects_of, summarised
 from smeta_declare.template import Rendered, SecretSlot
 from smeta_declare.validation import Expectation
 
@@ -29,16 +30,22 @@ class PlannedStatement:
     source: Rendered = field(compare=False, repr=False)  # the section it is part of, which knows the places
     start: int  # where in that section
     alone: str | None = None  # why PostgreSQL refuses it inside a transaction
-    leaves_behind: str | None = None  # the index that a failed concurrent build leaves
-    builds_on: str | None = None  # the table of an index that it builds
-    removes: str | None = None  # the index that it drops concurrently
+    effect: Effect | None = None  # what the catalogue shows of it, where it runs alone
     concurrently: bool = False  # blocks nobody while it queues
+    resume: Literal["again", "done"] | None = (
+        None  # what to do when it was begun and nobody knows whether it ended
+    )
     secrets: tuple[SecretSlot, ...] = ()
 
     @property
     def summary(self) -> str:
         """A few words for a person."""
         return summarised(self.text)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """What it creates, alters, drops or writes, as written."""
+        return objects_of(self.text)
 
     @property
     def location(self) -> Location:
@@ -253,7 +260,7 @@ def _step(step: Step, *, places: bool) -> dict[str, Any]:
                 "kind": "autocommit",
                 "work": _work(step.work, places=places),
                 "reason": step.reason,
-                "leaves_behind": step.statement.leaves_behind,
+                "effect": as_dict(step.statement.effect) if step.statement.effect else None,
             }
 
 

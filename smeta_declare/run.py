@@ -43,7 +43,9 @@ class Started:
     """A statement outside transactions that was begun and is not known to be finished."""
 
     digest: str  # of its text
-    kept: Mapping[str, Any] = field(default_factory=dict)  # what it may leave behind, and what was there before
+    kept: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what it may leave behind, and what was there before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

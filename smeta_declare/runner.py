@@ -23,6 +23,7 @@ from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
 from smeta_declare.run import AppliedMigration, History, Target
+from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 
 
@@ -136,17 +137,24 @@ class Runner(Reader):
                 secrets=self.secrets,
                 run=self.run,
                 told=self.told,
-                back_up=lambda step: self._back_up(journal.session, step),
+                back_up=lambda step, stop: self._back_up(journal.session, step, stop),
             )
             return plan, result
         finally:
             if journal.session.usable and not journal.session.in_transaction:
                 journal.unlock()
 
-    def _back_up(self, session: Session, step: BackupStep) -> None:
-        self.back_up(session, step.policy, step.label)
+    def _back_up(self, session: Session, step: BackupStep, stop: Stop) -> None:
+        self.back_up(session, step.policy, step.label, cancelled=lambda: stop.asked)
 
-    def back_up(self, session: Session, policy: BackupPolicy, label: str) -> BackupRecord:
+    def back_up(
+        self,
+        session: Session,
+        policy: BackupPolicy,
+        label: str,
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> BackupRecord:
         """Take a backup of the session's database by a policy, named after a version."""
         begun = time.monotonic()
         chosen = dump.choose_pg_dump(
@@ -162,6 +170,7 @@ class Runner(Reader):
             environment=self.environment.name,
             role=policy.role or self.environment.role,
             environ=self.environ,
+            cancelled=cancelled,
         )
         self.told(
             BackupTaken(

@@ -19,6 +19,7 @@ from smeta_declare import parsetree
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
 from smeta_declare.rendered import Rendered
+from smeta_declare.standalone import Effect, effect_of
 
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _SEMICOLON = "ASCII_59"
@@ -32,30 +33,21 @@ _DEEPEST = 40  # levels of a tree that are looked at where Python cannot hold al
 class Statement:
     """One statement: its exact text (no semicolon, no comments around it) and what its parse tree says.
 
-    `alone` is the reason why PostgreSQL refuses it inside a transaction block. `leaves_behind` is the index
-    that a failed concurrent build leaves on the table `builds_on`, `removes` the one that is dropped
-    concurrently; `concurrently` says that nobody queues behind it.
+    `alone` is the reason why PostgreSQL refuses it inside a transaction block, `effect` what the catalogue
+    shows of it then; `concurrently` says that nobody queues behind it.
     """
 
     text: str
     start: int  # characters from the beginning of the rendered text
     kind: str  # the tag of its parse tree: "IndexStmt"
     alone: str | None = None
-    leaves_behind: str | None = None
-    removes: str | None = None
-    builds_on: str | None = None
+    effect: Effect | None = None
     concurrently: bool = False
 
     @property
     def summary(self) -> str:
         """A few words for a person: the statement's own, up to the detail."""
         return summarised(self.text)
-
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """What it creates, alters, drops or writes, as written."""
-        ((kind, node),) = _parse(self.text).statements
-        return parsetree.objects(kind, node)
 
     @property
     def end(self) -> int:
@@ -93,9 +85,7 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             start=start,
             kind=kind,
             alone=reason,
-            leaves_behind=parsetree.index_left_behind(kind, node),
-            removes=parsetree.index_removed(kind, node),
-            builds_on=parsetree.index_table(kind, node),
+            effect=effect_of(kind, node),
             concurrently=parsetree.concurrently(kind, node),
         )
         found.append(statement)
@@ -455,6 +445,12 @@ _WRITES = {
     "DeleteStmt": "delete from",
     "MergeStmt": "merge into",
 }
+
+
+def objects_of(text: str) -> tuple[str, ...]:
+    """What a statement creates, alters, drops or writes, as written."""
+    ((kind, node),) = _parse(text).statements
+    return parsetree.objects(kind, node)
 
 
 def summarised(text: str) -> str:

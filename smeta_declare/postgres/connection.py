@@ -129,7 +129,7 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
             else "check that the server runs and that host, port and database are right",
             changed="nothing was run",
         ) from None  # psycopg's own traceback shows the connection string
-    return Session(connection, conninfo)
+    return Session(connection, conninfo, timeouts)
 
 
 _ADDRESS = ("host", "hostaddr", "port", "user", "dbname")
@@ -148,9 +148,10 @@ class Answer:
 class Session:
     """A connection that asks and is answered; every failure is one of our errors."""
 
-    def __init__(self, connection: psycopg.Connection[Any], conninfo: Conninfo) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], conninfo: Conninfo, timeouts: Timeouts) -> None:
         self._connection = connection
         self.conninfo = conninfo
+        self._timeouts = timeouts
         self.watched = False  # whether the server looks after us while a statement runs
 
     @property
@@ -280,6 +281,18 @@ class Session:
         self._connection.add_notice_handler(
             lambda diagnostic: told(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
         )
+
+    def beside(self, purpose: str) -> Session:
+        """Another connection to the same address, named after this one and its purpose."""
+        name = self._connection.info.get_parameters().get("application_name", "")
+        return connect(self.conninfo, self._timeouts, application_name=f"{name} {purpose}".strip()[:63])
+
+    def cancel(self) -> None:
+        """Cancel what the server does for us; to be called from another thread."""
+        try:
+            self._connection.cancel_safe(timeout=5)
+        except psycopg.Error as error:
+            raise translated(error, self._connection) from error
 
     def close(self) -> None:
         """Close the connection; the server rolls back what is open and lets go of the locks."""

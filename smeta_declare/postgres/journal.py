@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,10 @@ class Journal:
             "tool": LOCK_CLASS,
             "key": int.from_bytes(hashlib.sha256(str(place).encode()).digest()[:4]) & 0x7FFFFFFF,
         }
+
+    def over(self, session: Session) -> Journal:
+        """The same journal through another session."""
+        return Journal(session, self.place)
 
     def state(self) -> tuple[Target, History]:
         """The target and its history in one round trip. Creates nothing; no history is an empty one."""
@@ -219,12 +223,30 @@ class Journal:
 
     def write_events(self, run: str, events: Sequence[Event]) -> None:
         """Keep events beside the run."""
-        rows = [{"event": facts.pop("event"), "facts": facts} for facts in (event.as_dict() for event in events)]
+        rows = [
+            {"event": facts.pop("event"), "facts": facts} for facts in (event.as_dict() for event in events)
+        ]
         if rows:
             self.session.ask("events", self._names, run=run, rows=json.dumps(rows, ensure_ascii=False))
 
-    def write_steps(self, history: str, run: str, works: Sequence[Work], state: str) -> set[tuple[str, int]]:
-        """Write the rows of steps, before their work begins: version and position of those that were not there."""
+    def write_started(self, history: str, run: str, work: Work, kept: Mapping[str, Any]) -> None:
+        """Say that a statement outside transactions begins, and what it may leave."""
+        self.session.ask(
+            "started",
+            self._names,
+            history=history,
+            run=run,
+            version=work.version,
+            direction=work.direction,
+            position=work.position,
+            round=work.round,
+            steps=work.steps,
+            digest=work.digest,
+            kept=json.dumps(kept, ensure_ascii=False),
+        )
+
+    def write_steps(self, history: str, run: str, works: Sequence[Work]) -> set[tuple[str, int]]:
+        """Write the done rows of steps: version and position of those that were not there before."""
         rows = [
             {
                 "version": work.version,
@@ -240,7 +262,6 @@ class Journal:
         values = {
             "history": history,
             "run": run,
-            "state": state,
             "rows": json.dumps(rows, ensure_ascii=False),
         }
         written = self.session.ask("steps", self._names, **values)[0].rows

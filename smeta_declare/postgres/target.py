@@ -11,6 +11,7 @@ from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.postgres.connection import (
     ServerError,
+    Session,
     check_server,
     connect,
     own_session,
@@ -50,20 +51,29 @@ def opened(
 ) -> Iterator[Journal]:
     """A journal on a session that is set up and checked; closed at the end, whatever happens."""
     conninfo = conninfo_of(environment, root, environ)
-    with connect(conninfo, environment.timeouts, application_name=application_name) as session:
-        try:
-            session.run(
-                settings(session, environment.timeouts, environment.locks)
-                + own_session(session, environment.role)
-            )
-        except ServerError as error:
-            if environment.role is None or error.sqlstate not in ("42501", "22023", "42704"):
-                raise
-            raise RoleUnusable(
-                f"cannot become role {environment.role}: {error.message}",
-                hint=f"grant {environment.role} to the user of the connection, or correct `role:`",
-            ) from error
-        yield Journal(session, environment.history)
+    session = connect(conninfo, environment.timeouts, application_name=application_name)
+    journal = Journal(session, environment.history)
+    try:
+        prepare(session, environment)
+        yield journal
+    finally:
+        journal.session.close()  # another one than at the beginning, where a lost COMMIT had to be settled
+
+
+def prepare(session: Session, environment: Environment) -> None:
+    """Set a new session up; RoleUnusable where its user cannot become the environment's role."""
+    try:
+        session.run(
+            settings(session, environment.timeouts, environment.locks)
+            + own_session(session, environment.role)
+        )
+    except ServerError as error:
+        if environment.role is None or error.sqlstate not in ("42501", "22023", "42704"):
+            raise
+        raise RoleUnusable(
+            f"cannot become role {environment.role}: {error.message}",
+            hint=f"grant {environment.role} to the user of the connection, or correct `role:`",
+        ) from error
 
 
 def refuse_unless_writable(journal: Journal, *, in_recovery: bool) -> None:

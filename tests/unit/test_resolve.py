@@ -432,7 +432,12 @@ def test_effective_settings_are_one_mapping_without_secrets() -> None:
 
     assert found["environment"] == "staging"
     assert found["locks"] == {
-        "timeout": "200ms", "hold": "2s", "require_quiet": None, "terminate_blockers": [], "retries": {"attempts": 3, "backoff": "250ms", "max_backoff": "10s"}, "runner_wait": "1min",
-    }  # fmt: skip
+        "timeout": "200ms",
+        "hold": "2s",
+        "require_quiet": None,
+        "terminate_blockers": [],
+        "retries": {"attempts": 3, "backoff": "250ms", "max_backoff": "10s"},
+        "runner_wait": "1min",
+    }
     assert found["vars"]["password"] == "(secret APP_PASSWORD)"
     assert "s3cret" not in repr(found)

@@ -1,0 +1,135 @@
+"""One statement outside of transactions: a started row, the statement, a look at the catalogue, a done row."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from smeta_declare.events import LeftoverCleaned
+from smeta_declare.failures import StateChanged, StatementFailed
+from smeta_declare.leftovers import Found, clean, look, standing
+from smeta_declare.plan import AutocommitStep, PlannedStatement
+from smeta_declare.run import History, Started
+from smeta_declare.standalone import BuildsIndex, Effect, Reindexes, as_dict, from_dict
+from smeta_declare.working import Working
+
+
+class Alone:
+    """An autocommit step being run; made once per step, tried as often as its locks need it.
+
+    A killed client's server process may finish its statement after it (measured). The started row says what the
+    statement may leave, so that the next run can tell our leftovers from somebody else's.
+    """
+
+    def __init__(self, working: Working, step: AutocommitStep, history: History) -> None:
+        self.working = working
+        self.step = step
+        partial = history.partial_of(step.work.version, step.work.direction)
+        self.started: Started | None = partial.started.get(step.work.position) if partial else None
+
+    def run(self) -> None:
+        """Run the statement, or see that it has been run; then the done row is written and committed."""
+        working, work, statement = self.working, self.step.work, self.step.statement
+        begun = time.monotonic()
+        working.begin_work(work)
+        working.own_session()
+        fresh = working.fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
+        working.session.send(fresh)
+        if not self._done_already(fresh):
+            working.alone = True
+            working.send_alone(work, statement)
+            self._check(statement)
+        working.alone = False
+        working.own_session()
+        working.session.send("begin")
+        working.keep_events()
+        if not working.journal.write_steps(working.history_id, working.run, [work]):
+            raise StateChanged(
+                f"step {self.step.id} is in the journal already", hint="run the same command again"
+            )
+        working.session.send("commit")
+        working.end_work(work, begun)
+
+    def _done_already(self, fresh: str) -> bool:
+        """Look at what an earlier try left, take half-done things away, and write the started row."""
+        statement, effect = self.step.statement, self.step.statement.effect
+        if self.started and self.started.digest != self.step.work.digest:
+            self._leave_earlier_text(self.started)
+        ours = self.started is not None and self.started.digest == self.step.work.digest
+        found = self._look(effect)
+        if ours and self.started:
+            if statement.resume == "done" or found is Found.DONE:
+                return True
+            if found is Found.HALF and effect:
+                self._clean(effect, self.started)
+                return look(self.working.session, effect, self._before) is Found.DONE
+            return False
+        if found is Found.HALF and isinstance(effect, BuildsIndex):
+            raise self._refused(
+                f"index {effect.index} is there and INVALID, and no run of smeta left it",
+                f"look at it, then: drop index concurrently {effect.index}",
+            )
+        if found is not Found.DONE:  # else the server says that it is there, or IF NOT EXISTS passes over it
+            self._write_started(effect)
+            self.working.session.send(fresh)
+        return False
+
+    def _look(self, effect: Effect | None) -> Found:
+        if effect is None:
+            return Found.NOTHING
+        found = look(self.working.session, effect, self._before)
+        if found is Found.ELSEWHERE and isinstance(effect, BuildsIndex):
+            raise self._refused(
+                f"index {effect.index} is there and belongs to another table than {effect.table}",
+                "give one of the two another name",
+            )
+        return found
+
+    @property
+    def _before(self) -> list[int]:
+        """Leftovers of somebody else, that were there when the statement began."""
+        return list(self.started.kept.get("before", ())) if self.started else []
+
+    def _leave_earlier_text(self, started: Started) -> None:
+        """The statement was edited after it had begun: what the earlier text left half done is taken away."""
+        if "effect" not in started.kept:
+            return
+        effect = from_dict(dict(started.kept["effect"]))
+        found = look(self.working.session, effect, self._before)
+        if found is Found.DONE and isinstance(effect, BuildsIndex):
+            raise self._refused(
+                f"index {effect.index} was built by this step before it was edited",
+                f"put the statement back as it was, or: drop index concurrently {effect.index}",
+            )
+        if found is Found.HALF:
+            self._clean(effect, started)
+
+    def _clean(self, effect: Effect, started: Started) -> None:
+        with self.working.guarded():
+            for what in clean(self.working.session, effect, started.kept.get("before", ())):
+                self.working.told(LeftoverCleaned(step=self.step.id, what=what))
+
+    def _write_started(self, effect: Effect | None) -> None:
+        session, journal = self.working.session, self.working.journal
+        kept: dict[str, Any] = {"effect": as_dict(effect)} if effect else {}
+        if effect and (before := standing(session, effect)):
+            kept["before"] = before
+        session.send(self.working.ours)
+        journal.write_started(self.working.history_id, self.working.run, self.step.work, kept)
+        self.started = Started(digest=self.step.work.digest, kept=kept)
+
+    def _check(self, statement: PlannedStatement) -> None:
+        """Success is what the catalogue shows: `if not exists` is content with an INVALID index."""
+        effect = statement.effect
+        if effect is None:
+            return
+        found = self._look(effect)
+        wanted = Found.NOTHING if isinstance(effect, Reindexes) else Found.DONE
+        if found is not wanted:
+            raise self._refused(
+                "the server reports success, and the catalogue does not show it", "run the same command again"
+            )
+
+    def _refused(self, message: str, hint: str) -> StatementFailed:
+        work = self.step.work
+        return StatementFailed(f"{work.version}: {message}", location=self.step.statement.location, hint=hint)

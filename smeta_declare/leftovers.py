@@ -1,0 +1,100 @@
+"""What a statement outside transactions left when it was cut off: looked for in the catalogue, and taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+
+from smeta_declare.postgres.connection import Session
+from smeta_declare.standalone import (
+    AddsValue,
+    BuildsIndex,
+    CreatesGlobal,
+    DetachesPartition,
+    DropsGlobal,
+    DropsIndex,
+    Effect,
+    Reindexes,
+)
+
+
+class Found(StrEnum):
+    """What the catalogue says of a statement's effect."""
+
+    NOTHING = "nothing"
+    HALF = "half"
+    DONE = "done"
+    ELSEWHERE = "elsewhere"  # an index of that name, on another table
+
+
+def look(session: Session, effect: Effect, before: Iterable[int] = ()) -> Found:
+    """How far a statement has come; `before` are the leftovers (OIDs) that were there when it began.
+
+    Names are resolved by the session's search_path, as the statement resolves them.
+    """
+    match effect:
+        case BuildsIndex():
+            rows = session.ask("index_state", None, name=effect.index, table=effect.table)[0].rows
+            if not rows:
+                return Found.NOTHING
+            valid, wanted = rows[0]
+            if wanted is False:
+                return Found.ELSEWHERE
+            return Found.DONE if valid else Found.HALF
+        case DropsIndex():
+            rows = session.ask("index_state", None, name=effect.index, table=None)[0].rows
+            return Found.NOTHING if rows else Found.DONE
+        case Reindexes():
+            return (
+                Found.HALF
+                if any(True for _ in _reindex_leftovers(session, effect, before))
+                else Found.NOTHING
+            )
+        case DetachesPartition():
+            rows = session.ask("partition_state", None, table=effect.table, partition=effect.partition)[
+                0
+            ].rows
+            if not rows:
+                return Found.DONE
+            return Found.HALF if rows[0][0] else Found.NOTHING
+        case AddsValue():
+            there = session.ask("enum_value", None, type=effect.type, value=effect.value)[0].rows
+            return Found.DONE if there else Found.NOTHING
+        case CreatesGlobal():
+            return Found.DONE if _global_exists(session, effect) else Found.NOTHING
+        case DropsGlobal():
+            return Found.NOTHING if _global_exists(session, effect) else Found.DONE
+
+
+def standing(session: Session, effect: Effect) -> list[int]:
+    """The leftovers (OIDs) of somebody else that are there before a statement begins: not ours to take away."""
+    return (
+        [oid for oid, _ in _reindex_leftovers(session, effect, ())] if isinstance(effect, Reindexes) else []
+    )
+
+
+def clean(session: Session, effect: Effect, before: Iterable[int] = ()) -> Iterator[str]:
+    """Take away, or finish, what is half done; tells each thing after it is done."""
+    match effect:
+        case BuildsIndex():
+            session.send(f"drop index concurrently if exists {effect.index}")
+            yield f"invalid index {effect.index} dropped"
+        case Reindexes():
+            for _, name in _reindex_leftovers(session, effect, before):
+                session.send(f"drop index concurrently if exists {name}")
+                yield f"invalid index {name} dropped"
+        case DetachesPartition():
+            session.send(f"alter table {effect.table} detach partition {effect.partition} finalize")
+            yield f"detaching of {effect.partition} finished"
+        case _:
+            return
+
+
+def _reindex_leftovers(session: Session, effect: Reindexes, before: Iterable[int]) -> list[tuple[int, str]]:
+    rows = session.ask("reindex_leftovers", None, scope=effect.scope, name=effect.name)[0].rows
+    known = set(before)
+    return [(oid, name) for oid, name in rows if oid not in known]
+
+
+def _global_exists(session: Session, effect: CreatesGlobal | DropsGlobal) -> bool:
+    return bool(session.ask("global_exists", None, kind=effect.kind, name=effect.name)[0].rows)
