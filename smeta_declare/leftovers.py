@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from smeta_declare.postgres.connection import Session
+from smeta_declare.run import Started
 from smeta_declare.standalone import (
     AddsValue,
     BuildsIndex,
@@ -15,6 +16,7 @@ from smeta_declare.standalone import (
     DropsIndex,
     Effect,
     Reindexes,
+    from_dict,
 )
 
 
@@ -88,6 +90,17 @@ def clean(session: Session, effect: Effect, before: Iterable[int] = ()) -> Itera
             yield f"detaching of {effect.partition} finished"
         case _:
             return
+
+
+def clean_up(session: Session, started: Started) -> Iterator[str]:
+    """Take away what a statement of an abandoned run left half done."""
+    if "effect" not in started.kept:
+        return
+    effect, before = from_dict(dict(started.kept["effect"])), started.kept.get("before", ())
+    # Names are resolved as the statement did; nobody queues behind the statements that clean.
+    session.send("reset search_path; set lock_timeout = 0")
+    if look(session, effect, before) is Found.HALF:
+        yield from clean(session, effect, before)
 
 
 def _reindex_leftovers(session: Session, effect: Reindexes, before: Iterable[int]) -> list[tuple[int, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
@@ -37,6 +38,7 @@ from smeta_declare.run import (
     PartialMigration,
     Target,
 )
+from smeta_declare.standalone import AddsValue
 from smeta_declare.statement import parser_version
 from smeta_declare.template import Rendered, SecretSlot
 
@@ -431,7 +433,7 @@ def _works(
     is written or removed.
     """
     pieces: list[list[PlannedStatement]] = [[]]
-    for statement in section.statements:
+    for statement in _with_used_values_alone(section.statements):
         if statement.alone:
             pieces += [[statement], []]
         else:
@@ -460,6 +462,26 @@ def _works(
     )
 
 
+def _with_used_values_alone(statements: Sequence[PlannedStatement]) -> Iterator[PlannedStatement]:
+    """A new value of an enum can be used once it is committed: where that is wanted, it is added on its own.
+
+    https://www.postgresql.org/docs/current/sql-altertype.html#SQL-ALTERTYPE-NOTES
+    """
+    for index, statement in enumerate(statements):
+        effect = statement.effect
+        if isinstance(effect, AddsValue) and _mention({effect.value}, statements[index + 1 :]):
+            reason = "a later statement uses the new value, which it can do once it is committed"
+            yield replace(statement, alone=reason)
+        else:
+            yield statement
+
+
+def _mention(values: set[str], statements: Iterable[PlannedStatement]) -> bool:
+    """Whether a value may be used: inside a function's body only its text can tell."""
+    literals = ["'" + value.replace("'", "''") + "'" for value in values]
+    return any(literal in statement.text for statement in statements for literal in literals)
+
+
 class _Builder:
     """Collects the works of migrations into steps, with the transaction boundaries of the environment."""
 
@@ -467,6 +489,7 @@ class _Builder:
         self._each = environment.transaction == "each"
         self._steps: list[Step] = []
         self._open: list[Work] = []
+        self._added: set[str] = set()  # values that the open transaction adds to enums
 
     def add(self, works: Sequence[Work], partial: PartialMigration | None) -> None:
         if partial and partial.steps != len(works):
@@ -483,7 +506,10 @@ class _Builder:
                     AutocommitStep(id=f"{work.version}/{work.position + 1}", work=work, reason=reason)
                 )
             else:
+                if _mention(self._added, work.statements):
+                    self._close()
                 self._open.append(work)
+                self._added |= {s.effect.value for s in work.statements if isinstance(s.effect, AddsValue)}
         if self._each:
             self._close()
 
@@ -494,6 +520,7 @@ class _Builder:
                 TransactionStep(id=f"{first.version}/{first.position + 1}", works=tuple(self._open))
             )
             self._open = []
+        self._added = set()
 
     def steps(self, checks: tuple[Question, ...]) -> tuple[Step, ...]:
         """All steps; the declared checks are asked in the last transaction."""

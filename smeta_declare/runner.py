@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
-from smeta_declare.errors import Refused, SmetaError
-from smeta_declare.events import BackupTaken, RunnerWaited
+from smeta_declare.errors import Refused, SmetaError, UsageError
+from smeta_declare.events import BackupTaken, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
+from smeta_declare.leftovers import clean_up
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import Session
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.postgres.target import refuse_unless_writable
+from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
@@ -31,6 +32,12 @@ class MigrationChanged(Refused):
     """A migration means something else than what was applied."""
 
     code = "migration-changed"
+
+
+class NoSuchRun(UsageError):
+    """The run to abandon is not open."""
+
+    code = "no-such-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +114,41 @@ class Runner(Reader):
         return self._locked(
             journal, lambda: self.plan_back(journal, count=count, to=to, backup=backup), agreed
         )
+
+    def abandon(self, journal: Journal, run: str) -> History:
+        """End a run that stopped half-way without finishing it; what its statements left half done is taken away.
+
+        What is committed stays: the history that is left says how far each migration is.
+        """
+        target, _ = journal.state()
+        refuse_unless_writable(journal, in_recovery=target.in_recovery)
+        journal.lock(
+            self.environment.locks.runner_wait_ms,
+            lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
+        )
+        try:
+            _, history = journal.state()
+            if run not in {open_run.id for open_run in history.open_runs}:
+                known = ", ".join(f"{r.id} ({r.request})" for r in history.open_runs)
+                raise NoSuchRun(
+                    f"no run {run} is open", hint=f"open: {known}" if known else "no run is open at all"
+                )
+            journal.upgrade()
+            cleaned = [
+                LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what)
+                for partial in history.partial
+                for position, started in partial.started.items()
+                for what in clean_up(journal.session, started)
+            ]
+            prepare(journal.session, self.environment)
+            for event in cleaned:
+                self.told(event)
+            journal.write_events(run, cleaned)
+            journal.close_run(run, "abandoned")
+            return journal.state()[1]
+        finally:
+            if journal.session.usable:
+                journal.unlock()
 
     def _locked(
         self,

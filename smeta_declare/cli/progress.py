@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,12 @@ from smeta_declare.cli.views import is_terminal, talk
 from smeta_declare.events import (
     BackupSkipped,
     BackupTaken,
+    Blocked,
+    BlockerTerminated,
+    BuildProgressed,
+    CommitSettled,
     Event,
+    LeftoverCleaned,
     MigrationDone,
     MigrationStarted,
     Noticed,
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
+_LINE_S = 10.0  # seconds between two lines on the same thing, where no terminal shows it moving
+
+
 @dataclass
 class Progress:
     """Tells a person about events."""
@@ -32,6 +41,7 @@ class Progress:
     quiet: bool
     verbose: bool
     _live: Any = field(default=None, repr=False)
+    _line_at: float = 0.0
 
     def __call__(self, event: Event) -> None:
         if self.quiet:
@@ -57,6 +67,19 @@ class Progress:
                     f"retry    {event.step}: {event.reason}; try {event.attempt} of {event.of}, "
                     f"again in {event.wait_ms} ms"
                 )
+            case Blocked():
+                for blocker in event.blockers:
+                    talk(f"blocked  {event.step} waits for {blocker}")
+            case BlockerTerminated():
+                talk(f"ended    {event.blocker} (locks.terminate_blockers)")
+            case LeftoverCleaned():
+                talk(f"cleaned  {event.step}: {event.what}")
+            case CommitSettled():
+                outcome = "it is committed" if event.committed else "it is not committed"
+                talk(f"settled  {event.step}: the answer to COMMIT was lost, and {outcome}")
+            case BuildProgressed():
+                share = f"{event.done / event.total:.0%} of {event.total:,} {event.what}"
+                self._moving(f"{event.step}: {event.phase}, {share}")
             case StepCommitted():
                 talk(f"commit   {event.step} ({event.duration_ms} ms)")
             case Noticed() if event.severity == "WARNING" or self.verbose:
@@ -65,6 +88,14 @@ class Progress:
                 self._stop()
             case _:
                 pass
+
+    def _moving(self, text: str) -> None:
+        """Something that changes: in place on a terminal, a line now and then in a log."""
+        if is_terminal():
+            self._show(text)
+        elif time.monotonic() - self._line_at >= _LINE_S:
+            self._line_at = time.monotonic()
+            talk(f"still    {text}")
 
     def _show(self, text: str) -> None:
         if not is_terminal():

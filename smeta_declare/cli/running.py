@@ -20,6 +20,7 @@ from smeta_declare.plan import Plan
 
 if TYPE_CHECKING:
     from smeta_declare.executor import RunResult
+    from smeta_declare.run import History
     from smeta_declare.runner import Runner
 
 AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
@@ -112,12 +113,13 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
         if not app.quiet:
             talk(summary(plan))
             show_findings(plan.findings)
-        _consent(environment, given.confirm, interactive=app.interactive, what=what)
+        consent(environment, given.confirm, interactive=app.interactive, what=what)
 
     return agree
 
 
-def _consent(environment: Environment, given: str | None, *, interactive: bool, what: str) -> None:
+def consent(environment: Environment, given: str | None, *, interactive: bool, what: str) -> None:
+    """Refuse a protected environment whose name was neither given nor typed."""
     name = environment.name
     if given is not None and given != name:
         raise ConsentMissing(f"--confirm {given} does not name the environment {name}")
@@ -170,3 +172,15 @@ def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
     else:
         for migration in plan.migrations:
             answer(f"rolled back {migration.version}")
+
+
+def abandoned_text(run: str, left: History) -> str:
+    """What an abandoned run leaves, and the ways on."""
+    lines = [f"run {run} is abandoned"]
+    for half in left.partial:
+        way = "forward" if half.direction == "forward" else "of the way back"
+        lines.append(
+            f"  {half.version}: step {len(half.done)} of {half.steps} {way} is done and stays; "
+            "`smeta apply` goes on from there, `smeta rollback` undoes it"
+        )
+    return "\n".join(lines)
