@@ -18,7 +18,6 @@ from smeta_declare.failures import (
     StateChanged,
     TransactionEnded,
 )
-from smeta_declare.monitor import Monitor
 from smeta_declare.plan import (
     AutocommitStep,
     BackupStep,
@@ -65,15 +64,6 @@ def execute(
         for step in plan.steps:
             if isinstance(step, BackupStep):
                 _back_up(step, back_up, stop)
-        monitor = stack.enter_context(
-            Monitor(
-                lambda: journal.session.beside("monitor"),
-                pid=journal.session.pid,
-                journal_schema=environment.history.journal_schema,
-                locks=environment.locks,
-                told=told,
-            )
-        )
         working = Working(
             journal,
             environment,
@@ -82,8 +72,8 @@ def execute(
             secrets=secrets,
             told=told,
             stop=stop,
-            monitor=monitor,
         )
+        stack.enter_context(working.monitor)
         return _Run(plan, working, history).run()
 
 

@@ -47,7 +47,9 @@ class Blocker:
         what = "autovacuum" if self.autovacuum else f"user {self.user or '?'}"
         name = f", {self.application}" if self.application else ""
         age = f" for {self.age_s} s" if self.age_s is not None else ""
-        state = f", {self.state or 'state not visible to our role'}{age}"
+        if self.state is None and self.age_s is None:
+            return f"pid {self.pid}, {what}{name} (more is not visible to our role: grant pg_read_all_stats)"
+        state = f", {self.state or 'at work'}{age}"
         query = " ".join((self.query or "").split())
         return f"pid {self.pid}, {what}{name}{state}" + (f": {query[:120]}" if query else "")
 
@@ -130,6 +132,8 @@ class Monitor:
         """Look once; the seconds until the next time."""
         if self._session is None:
             self._session = self._connect()
+            # Names come out with their schema; a look that hangs is no look.
+            self._session.send("set search_path = pg_catalog; set statement_timeout = '5s'")
         rows = self._session.ask("watch", None, pid=self.pid, journal=self._journal_schema)[0].rows
         if not rows or watch is not self._watch:
             return _FIRST

@@ -10,7 +10,7 @@ from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
 from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.run import AppliedMigration, History, Target
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target
 
 if TYPE_CHECKING:
     from smeta_declare.rendering import RenderedMigration
@@ -40,6 +40,7 @@ class Status:
     address: str
     total: int  # how many migrations the manifest lists for the environment
     migrations: tuple[MigrationStatus, ...]
+    open_runs: tuple[OpenRun, ...] = ()
 
     def count(self, state: State) -> int:
         """How many migrations are in a state."""
@@ -48,7 +49,7 @@ class Status:
     @property
     def clean(self) -> bool:
         """Whether nothing is pending, half done, unknown or changed."""
-        return all(m.state == "applied" and not _bad(m) for m in self.migrations)
+        return not self.open_runs and all(m.state == "applied" and not _bad(m) for m in self.migrations)
 
     def as_dict(self) -> dict[str, Any]:
         """The status in the published form."""
@@ -62,6 +63,15 @@ class Status:
             "pending": self.count("pending"),
             "partial": self.count("partial"),
             "unknown": self.count("unknown"),
+            "open_runs": [
+                {
+                    "run": run.id,
+                    "request": run.request,
+                    "started_at": run.started_at.isoformat(timespec="seconds"),
+                    "started_by": run.started_by,
+                }
+                for run in self.open_runs
+            ],
             "migrations": [
                 {
                     "version": m.version,
@@ -131,6 +141,7 @@ def build_status(
         address=target.address,
         total=len(environment.migrations),
         migrations=tuple(lines),
+        open_runs=history.open_runs,
     )
 
 

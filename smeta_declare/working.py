@@ -69,7 +69,6 @@ class Working:
         secrets: Mapping[str, str],
         told: Sink,
         stop: Stop,
-        monitor: Monitor,
     ) -> None:
         self.journal = journal
         self.environment = environment
@@ -77,7 +76,13 @@ class Working:
         self.direction = direction
         self.secrets = secrets
         self.stop = stop
-        self.monitor = monitor
+        self.monitor = Monitor(
+            lambda: self.session.beside("monitor"),
+            pid=journal.session.pid,
+            journal_schema=environment.history.journal_schema,
+            locks=environment.locks,
+            told=self.told,
+        )
         self.history_id = ""
         self.position = ""  # where we are, for the words of an error
         self.spent: Counter[str] = Counter()  # milliseconds by migration

@@ -20,7 +20,13 @@ def status_text(status: Status) -> str:
     if changed := sum(m.change is not None and m.change.harmful for m in status.migrations):
         counts += f", changed since applied {changed}"
     lines = [f"{status.environment} · database {status.database} at {status.address}", counts, ""]
-    return "\n".join(lines + [_line(m) for m in status.migrations]).rstrip("\n")
+    lines += [_line(m) for m in status.migrations]
+    lines += [
+        f"  open run {run.id} ({run.request}), since {run.started_at.isoformat(timespec='seconds')} "
+        f"by {run.started_by}: running, or stopped half-way"
+        for run in status.open_runs
+    ]
+    return "\n".join(lines).rstrip("\n")
 
 
 def _line(m: MigrationStatus) -> str:

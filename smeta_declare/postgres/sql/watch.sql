@@ -4,7 +4,12 @@ select waiting,
        case when waiting then (
            select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                       'pid', blocker.pid, 'user', other.usename, 'application', other.application_name,
-                      'state', other.state, 'autovacuum', other.backend_type = 'autovacuum worker',
+                      'state', other.state,
+                      -- an ordinary role sees of it that it is nobody's and vacuums
+                      'autovacuum', coalesce(other.backend_type = 'autovacuum worker',
+                          other.usesysid is null and blocker.pid in (
+                              select pid from pg_catalog.pg_stat_progress_vacuum
+                              union all select pid from pg_catalog.pg_stat_progress_analyze)),
                       'age_s', extract(epoch from pg_catalog.clock_timestamp()
                                        - coalesce(other.xact_start, other.query_start))::int8,
                       'query', pg_catalog.left(other.query, 200)) order by blocker.pid)
