@@ -136,10 +136,15 @@ def plan_rollback(
             "`smeta apply`, which ends it",
             changed="nothing was run now",
         )
-    rows = _rows_left(history, interrupted) if interrupted else _rows_back(history, count, to)
+    half_applied = _half_applied(history, interrupted)
+    rows = (
+        _rows_left(history, interrupted)
+        if interrupted
+        else _rows_back(history, count - len(half_applied), to)
+    )
     builder = _Builder(environment)
     planned = []
-    for version, kept, partial in [*_half_done(history), *_whole(rows)]:
+    for version, kept, partial in [*_half_done(history), *half_applied, *_whole(rows)]:
         if kept is None:
             raise NoWayBack(f"{version} has no rollback section", hint="write a new migration that undoes it")
         section = section_of(
@@ -195,6 +200,15 @@ def _half_done(history: History) -> list[_WayBack]:
     ]
 
 
+def _half_applied(history: History, interrupted: OpenRun | None) -> list[_WayBack]:
+    """Migrations of which steps are committed on the way forward, and no run wants to finish them."""
+    return [
+        (p.version, history.rollback_texts.get(p.version), None)
+        for p in history.partial
+        if p.direction == "forward" and p.done and (interrupted is None or p.version in interrupted.versions)
+    ]
+
+
 def _whole(rows: Iterable[AppliedMigration]) -> list[_WayBack]:
     return [
         (
@@ -218,15 +232,20 @@ def kept_slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
 
 
 def _refuse_open(history: History, direction: Direction) -> None:
+    """Half-done work the other way must be finished first, or its run be abandoned; then it can be undone."""
+    runs = {run.direction: run for run in history.open_runs}
     for partial in history.partial:
-        if partial.direction != direction:
-            resume = "smeta apply" if partial.direction == "forward" else "smeta rollback"
-            raise RunOpen(
-                f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
-                f"{len(partial.done)} of {partial.steps} steps are committed",
-                hint=f"finish it first: run `{resume}` again",
-                changed="nothing was run now",
-            )
+        run = runs.get(partial.direction)
+        if partial.direction == direction or (partial.direction == "forward" and run is None):
+            continue
+        resume = "smeta apply" if partial.direction == "forward" else "smeta rollback"
+        way_out = f", or end its run with `smeta apply --abandon {run.id}`, and roll back" if run else ""
+        raise RunOpen(
+            f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
+            f"{len(partial.done)} of {partial.steps} steps are committed",
+            hint=f"finish it first: run `{resume}` again" + (way_out if direction == "rollback" else ""),
+            changed="nothing was run now",
+        )
 
 
 def _refuse_unlisted(environment: Environment, history: History) -> None:
@@ -402,7 +421,13 @@ def _forward_works(migration: RenderedMigration, round: int) -> tuple[Work, ...]
         migration.entry.timeouts,
         record=record,
         validations=migration.validations,
+        keeps=_kept(migration.rollback),
     )
+
+
+def _kept(section: RenderedSection | None) -> KeptRollback | None:
+    """What a migration that stops half-way is rolled back with: its row in the history comes last."""
+    return KeptRollback(text=section.text, secrets=tuple(_kept_slots(section))) if section else None
 
 
 def _kept_slots(section: RenderedSection | None) -> list[dict[str, Any]]:
@@ -456,7 +481,7 @@ def _works(
             validations=validations if i == last else (),
             record=record if i == last else None,
             forget=direction == "rollback" and i == 0,
-            keeps=keeps if i == 0 and len(kept) > 1 else None,
+            keeps=keeps if position == 0 and len(kept) > 1 else None,
         )
         for position, i in enumerate(kept)
     )

@@ -291,29 +291,29 @@ def _history(answers: list[Answer]) -> History:
         )
     present = {row[0] for row in rows}
     rounds: dict[tuple[str, Direction], int] = {}
-    partial = []
+    half: dict[str, PartialMigration] = {}
     kept_texts = {}
     last_finished: dict[str, Direction | None] = {}  # the steps come in the order of time
     for version, direction, round, count, finished, done, started, kept in steps:
+        if (before := half.pop(version, None)) and before.direction != direction:
+            rounds[version, before.direction] = before.round + 1  # half applied, and rolled back since
         if finished == count:
             rounds[version, direction] = round + 1
             last_finished[version] = direction
             continue
         last_finished[version] = None
         finished_positions = {int(position): digest for position, digest in (done or {}).items()}
-        partial.append(
-            PartialMigration(
-                version=version,
-                direction=direction,
-                round=round,
-                steps=count,
-                done=finished_positions,
-                started={
-                    int(position): Started(digest=row["digest"], kept=row["kept"] or {})
-                    for position, row in (started or {}).items()
-                    if int(position) not in finished_positions
-                },
-            )
+        half[version] = PartialMigration(
+            version=version,
+            direction=direction,
+            round=round,
+            steps=count,
+            done=finished_positions,
+            started={
+                int(position): Started(digest=row["digest"], kept=row["kept"] or {})
+                for position, row in (started or {}).items()
+                if int(position) not in finished_positions
+            },
         )
         if kept:
             kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
@@ -338,7 +338,7 @@ def _history(answers: list[Answer]) -> History:
             for row in rows
         ),
         rounds=rounds,
-        partial=tuple(partial),
+        partial=tuple(half.values()),
         open_runs=tuple(
             OpenRun(
                 id=id,

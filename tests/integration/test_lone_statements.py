@@ -1,0 +1,286 @@
+"""Statements outside transactions that were cut off: what they left is recognised, and the next run ends well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.servers import TestDatabase
+from tests.waiting import until, until_running
+from tests.workspace import Workspace
+
+
+@contextlib.contextmanager
+def snapshot(database: TestDatabase, statement: str) -> Iterator[None]:
+    """A transaction that holds a snapshot: what is done concurrently waits for it."""
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute(statement.encode())
+        yield
+
+
+def cut_off(workspace: Workspace, database: TestDatabase, running: str, statement: str) -> None:
+    """Kill a run while its statement waits for a snapshot, and end the server process that it leaves."""
+    with snapshot(database, statement):
+        run = workspace.start("apply", "--env", "test")
+        until_running(database, running)
+        waits = "select 1 from pg_stat_activity where query ilike %s and wait_event_type = 'Lock'"
+        until(lambda: bool(database.query(waits, running)), what="it waits")
+        run.kill()
+        run.communicate()
+        database.query(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query ilike %s and pid <> pg_backend_pid()",
+            running,
+        )
+        until(lambda: not database.query(waits, running), what="its process is gone")
+
+
+def invalid(database: TestDatabase) -> list[str]:
+    """The indexes that are not valid."""
+    return [
+        row[0]
+        for row in database.query("select indexrelid::regclass::text from pg_index where not indisvalid")
+    ]
+
+
+def test_a_build_that_was_cut_off_is_done_again(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table t (id int)")
+    workspace.migration("1_a", "create index concurrently if not exists t_id on t (id);")
+    cut_off(workspace, database, "create index concurrently%", "select * from t")
+    assert invalid(database) == ["t_id"]
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert "cleaned  1_a/1: invalid index t_id dropped" in done.err
+    assert invalid(database) == []
+    assert database.query("select count(*) from pg_index where indrelid = 't'::regclass") == [(1,)]
+
+
+def test_what_a_reindex_left_is_dropped_and_nothing_else(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (id int); create index t_id on t (id); insert into t values (1), (1)")
+    with pytest.raises(psycopg.Error):  # somebody else's leftover, with a name like ours
+        database.query("create unique index concurrently t_ccnew on t (id)")
+    workspace.migration("1_a", "reindex index concurrently t_id;")
+    cut_off(workspace, database, "reindex index concurrently%", "select * from t")
+    assert sorted(invalid(database)) == ["t_ccnew", "t_id_ccnew"]
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert (
+        "cleaned  1_a/1: invalid index public.t_id_ccnew dropped" in done.err
+        or "t_id_ccnew dropped" in done.err
+    )
+    assert invalid(database) == ["t_ccnew"]
+    assert workspace.applied() == ["1_a"]
+
+
+def test_a_partition_that_is_half_detached_is_finalised(workspace: Workspace, database: TestDatabase) -> None:
+    database.query(
+        "create table p (id int) partition by range (id); create table p1 partition of p for values from (0) to (9)"
+    )
+    workspace.migration("1_a", "alter table p detach partition p1 concurrently;")
+    cut_off(workspace, database, "alter table p detach%", "select * from p")
+    assert database.query("select inhdetachpending from pg_inherits") == [(True,)]
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert "detaching of p1 finished" in done.err
+    assert database.query("select count(*) from pg_inherits") == [(0,)]
+    assert workspace.applied() == ["1_a"]
+
+
+def test_an_edit_takes_away_what_the_earlier_text_left(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table t (id int)")
+    path = workspace.migration("1_a", "create index concurrently t_one on t (id);")
+    cut_off(workspace, database, "create index concurrently%", "select * from t")
+    path.write_text(path.read_text().replace("t_one", "t_two"))
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert database.query(
+        "select indexrelid::regclass::text from pg_index where indrelid = 't'::regclass"
+    ) == [("t_two",)]
+
+
+def test_if_not_exists_is_not_content_with_half_an_index(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """Also where it becomes invalid behind our back, between two looks."""
+    database.query("create table t (id int); insert into t values (1), (1)")
+    workspace.migration("1_a", "create unique index concurrently if not exists t_id on t (id);")
+
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    database.query("delete from t")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert invalid(database) == []
+
+
+def test_a_database_that_was_made_is_not_made_again(workspace: Workspace, database: TestDatabase) -> None:
+    name = f"{database.name}_made"
+    workspace.migration("1_a", f"create database {name};", f"drop database {name};")
+    rows = database.query("select rolcreatedb from pg_roles where rolname = current_user")
+    database.query_as_admin(f"alter role {database.conninfo.parameters()['user']} createdb")
+    try:
+        assert workspace.smeta("apply", "--env", "test").code == 0
+        # As if the answer had been lost: the statement is done, its row says started.
+        database.query("delete from smeta.step where state = 'done'; delete from schema_migrations")
+
+        done = workspace.smeta("apply", "--env", "test")
+
+        assert done.code == 0, done.err
+        assert workspace.smeta("rollback", "--env", "test").code == 0
+        assert database.query("select count(*) from pg_database where datname = %s", name) == [(0,)]
+    finally:
+        database.query_as_admin(f'drop database if exists "{name}"')
+        if rows == [(False,)]:
+            database.query_as_admin(f"alter role {database.conninfo.parameters()['user']} nocreatedb")
+
+
+def test_a_new_enum_value_is_committed_before_it_is_used(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create type mood as enum ('glad'); create table t (m mood)")
+    workspace.migration("1_a", "alter type mood add value 'sad';\ninsert into t values ('sad');")
+    workspace.migration("2_b", "alter type mood add value 'calm';")
+    workspace.migration("3_c", "insert into t values ('calm');")
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert database.query("select m from t order by m") == [("sad",), ("calm",)]
+
+
+def test_an_abandoned_run_leaves_nothing_half_built(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table t (id int)")
+    workspace.migration(
+        "1_a", "create table a (id int);\ncreate index concurrently t_id on t (id);", "drop table a;"
+    )
+    cut_off(workspace, database, "create index concurrently%", "select * from t")
+    status = workspace.smeta("status", "--env", "test", "--format", "json").json
+    (run,) = status["open_runs"]
+    assert run["request"] == "apply"
+
+    assert workspace.smeta("apply", "--env", "test", "--abandon", "nobody").code == 64
+    abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run["run"])
+
+    assert abandoned.code == 0, abandoned.err
+    assert "1_a: step 1 of 3" in abandoned.out
+    assert invalid(database) == []
+    assert database.query("select outcome from smeta.run") == [("abandoned",)]
+    assert workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"] == []
+    assert workspace.smeta("rollback", "--env", "test").code == 0
+    assert workspace.tables() == {"t"}
+
+
+def test_the_journal_of_an_older_smeta_is_upgraded(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    database.query("drop table smeta.event; update smeta.history set format = 1")  # all that format 1 lacks
+    assert workspace.smeta("status", "--env", "test").code == 0  # reads it, and changes nothing
+    assert database.query("select format from smeta.history") == [(1,)]
+    workspace.migration("2_b", "create table b (id int);", "drop table b;")
+
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+    assert database.query("select format, to_regclass('smeta.event') is not null from smeta.history") == [
+        (2, True)
+    ]
+    assert workspace.smeta("rollback", "2", "--env", "test").code == 0
+
+
+def test_a_signal_cancels_on_the_server_and_the_same_command_goes_on(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (id int)")
+    workspace.migration("1_a", "create table a (id int);\ncreate index concurrently t_id on t (id);")
+    with snapshot(database, "select * from t"):
+        run = workspace.start("apply", "--env", "test")
+        until_running(database, "create index concurrently%")
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=20)
+
+        assert run.returncode == 5, err
+        assert "error[interrupted]: stopped by SIGINT" in err
+        assert "committed by this run: 1_a/1" in err
+        running = "select 1 from pg_stat_activity where query like 'create index conc%' and state = 'active'"
+        assert database.query(running) == []
+    assert database.query("select outcome from smeta.run") == [("stopped",)]
+
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert invalid(database) == []
+
+
+def test_a_signal_during_the_back_off_ends_it(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.environment = (
+        "locks: {timeout: 50ms, retries: {attempts: 50, backoff: 499h, max_backoff: 499h}}"
+    )
+    database.query("create table t (id int)")
+    workspace.migration("1_a", "alter table t add column b int;")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        connection.execute("select * from t")
+        run = workspace.start("apply", "--env", "test")
+        until(lambda: any(event["event"] == "step-retried" for event in workspace.log()))
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=20)
+
+    assert run.returncode == 4, err
+    assert "stopped by SIGTERM" in err
+    assert "everything was rolled back" in err
+
+
+def test_a_second_signal_leaves_at_once(workspace: Workspace, database: TestDatabase) -> None:
+    """The server process is stopped, so that it does not answer the cancel of the first signal."""
+    workspace.migration("1_a", "create table a (id int);\nselect pg_sleep(60);")
+    run = workspace.start("apply", "--env", "test")
+    until_running(database, "select pg_sleep(60)%")
+    ((pid,),) = database.query("select pid from pg_stat_activity where query = 'select pg_sleep(60)'")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        run.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.communicate(timeout=1)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert run.returncode == 5
+    assert "left at once" in err
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test", "--runner-wait", "30s").code == 0
+    assert workspace.applied() == ["1_a"]
+
+
+def test_a_signal_while_the_backup_is_taken_leaves_nothing(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.environment = "backup: whole"
+    workspace.more = "backups: {directory: backups, policies: {whole: {scope: full, format: plain}}}"
+    database.query("create table t (id int)")
+    workspace.migration("1_a", "create table a (id int);")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        connection.execute("lock table t in access exclusive mode")  # pg_dump waits for it
+        run = workspace.start("apply", "--env", "test")
+        until_running(database, "LOCK TABLE%")
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=20)
+
+    assert run.returncode == 4, err
+    assert "stopped by SIGTERM" in err
+    assert workspace.applied() == []
+    left = [p.name for p in Path(workspace.root / "backups").iterdir()]
+    assert [name for name in left if not name.startswith(".")] == []
