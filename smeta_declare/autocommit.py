@@ -33,6 +33,7 @@ class Alone:
         begun = time.monotonic()
         working.begin_work(work)
         working.own_session()
+        working.check_lock()
         fresh = working.fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
         working.session.send(fresh)
         if not self._done_already(fresh):

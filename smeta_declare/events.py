@@ -17,6 +17,12 @@ class Event:
         return {"event": name, **{fact: getattr(self, fact) for fact in facts}}
 
 
+class Progressed(Event):
+    """How far something is: for whoever looks on, and not kept."""
+
+    __slots__ = ()
+
+
 @cache
 def _form(kind: type[Event]) -> tuple[str, tuple[str, ...]]:
     """An event's name and the names of its facts."""
@@ -50,6 +56,13 @@ class BackupTaken(Event):
     file: str
     size: int
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupProgressed(Progressed):
+    """A backup is being written: bytes so far."""
+
+    size: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +150,7 @@ class BlockerTerminated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildProgressed(Event):
+class BuildProgressed(Progressed):
     """How far an index is: `done` of `total` blocks, rows (tuples) or transactions to wait for (lockers)."""
 
     step: str

@@ -41,6 +41,12 @@ class StatementTimeout(Retryable):
     code = "statement-timeout"
 
 
+class ServerExhausted(Retryable):
+    """The server has run out of disk, memory or connections (SQLSTATE class 53)."""
+
+    code = "server-exhausted"
+
+
 class StateChanged(Retryable):
     """Something else worked on the same migration meanwhile."""
 
@@ -89,6 +95,13 @@ def failure(
             detail=detail,
             hint="give it longer with `timeouts:` of this migration, or make it smaller",
         )
+    if error.sqlstate.startswith("53"):
+        return ServerExhausted(
+            f"{where}: {said}",
+            location=location,
+            detail=detail,
+            hint="make room on the server (disk, memory, connections), then run the same command again",
+        )
     if error.lock_not_available:
         return LockTimeout(f"{where}: {said}", location=location, detail=detail)
     otherwise = {
@@ -97,6 +110,7 @@ def failure(
         "or undo the migration with a new one",
     }
     hints = {
+        "25006": "the server has become a standby, or somebody closed the database to writing: connect to the primary",
         "42501": "grant the role what it needs, or set `role:` to the owner",
         "0A000": "PostgreSQL cannot do this here; see its message",
         "25001": "PostgreSQL refuses this inside a transaction, and a parse tree does not tell (a partitioned table, "

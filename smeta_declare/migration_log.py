@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from smeta_declare.errors import Refused
-from smeta_declare.events import Event, StatementDone
+from smeta_declare.events import Event, Progressed, StatementDone
 
 
 class LogUnwritable(Refused):
@@ -32,7 +32,9 @@ class MigrationLog:
     _file: int | None = None
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StatementDone) and event.duration_ms < SLOW_MS:
+        if isinstance(event, Progressed) or (
+            isinstance(event, StatementDone) and event.duration_ms < SLOW_MS
+        ):
             return
         line = {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -46,6 +46,8 @@ class Blocker:
             return "a prepared transaction (see pg_prepared_xacts)"
         what = "autovacuum" if self.autovacuum else f"user {self.user or '?'}"
         name = f", {self.application}" if self.application else ""
+        if self.application in ("pg_dump", "smeta pg_dump"):
+            name += " (a backup: it holds every table until it ends)"
         age = f" for {self.age_s} s" if self.age_s is not None else ""
         if self.state is None and self.age_s is None:
             return f"pid {self.pid}, {what}{name} (more is not visible to our role: grant pg_read_all_stats)"

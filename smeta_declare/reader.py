@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from smeta_declare.environment import Environment
@@ -51,13 +51,14 @@ class Reader:
     def status(self, journal: Journal) -> Status:
         """How far the database is."""
         target, history = journal.state()
-        return build_status(
+        status = build_status(
             self.environment,
             history,
             target,
             lambda version: self.project.read(self.environment, version),
             lambda entry: self.project.rendered(self.environment, entry),
         )
+        return replace(status, runner=journal.lock_holder()) if history.open_runs else status
 
     def changes(self, history: History) -> list[Change]:
         """What became of the files of applied migrations."""

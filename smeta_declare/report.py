@@ -41,6 +41,7 @@ class Status:
     total: int  # how many migrations the manifest lists for the environment
     migrations: tuple[MigrationStatus, ...]
     open_runs: tuple[OpenRun, ...] = ()
+    runner: str | None = None  # who holds the runner's lock now
 
     def count(self, state: State) -> int:
         """How many migrations are in a state."""
@@ -63,6 +64,7 @@ class Status:
             "pending": self.count("pending"),
             "partial": self.count("partial"),
             "unknown": self.count("unknown"),
+            "runner": self.runner,
             "open_runs": [
                 {
                     "run": run.id,

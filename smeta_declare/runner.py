@@ -11,7 +11,7 @@ from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
 from smeta_declare.errors import Refused, SmetaError, UsageError
-from smeta_declare.events import BackupTaken, LeftoverCleaned, RunnerWaited
+from smeta_declare.events import BackupProgressed, BackupTaken, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
 from smeta_declare.plan import BackupStep, Plan, Question
@@ -213,6 +213,7 @@ class Runner(Reader):
             role=policy.role or self.environment.role,
             environ=self.environ,
             cancelled=cancelled,
+            written=self._told_size(),
         )
         self.told(
             BackupTaken(
@@ -222,6 +223,18 @@ class Runner(Reader):
             )
         )
         return record
+
+    def _told_size(self) -> Callable[[int], None]:
+        """Tells how large a backup has become, at most once a second."""
+        at = time.monotonic()
+
+        def written(size: int) -> None:
+            nonlocal at
+            if time.monotonic() - at >= 1:
+                at = time.monotonic()
+                self.told(BackupProgressed(size=size))
+
+        return written
 
     # asking again
 

@@ -26,7 +26,7 @@ from smeta_declare.events import (
     StepRetried,
     ValidationPassed,
 )
-from smeta_declare.failures import LockHeld, LockTimeout, failure
+from smeta_declare.failures import LockHeld, LockTimeout, TransactionEnded, failure
 from smeta_declare.monitor import Monitor, Watch
 from smeta_declare.plan import PlannedStatement, Question, Work
 from smeta_declare.postgres.connection import ServerError, Session, own_session, settings
@@ -155,6 +155,15 @@ class Working:
             concurrently=concurrently,
             role=self.environment.role,
         )
+
+    def check_lock(self) -> None:
+        """Raise TransactionEnded where the runner's lock is not ours any more."""
+        held, *_ = self.journal.guard(self.run)
+        if not held:
+            raise TransactionEnded(
+                "the runner's lock is gone: a statement released it",
+                hint="no statement may release all advisory locks; look for CALL and DO blocks",
+            )
 
     # sending
 

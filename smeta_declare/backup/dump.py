@@ -123,11 +123,13 @@ def take(
     role: str | None = None,
     environ: Mapping[str, str] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    written: Callable[[int], None] = lambda _size: None,
 ) -> BackupRecord:
     """Dump a database into the directory `target`, read the dump to its end, and keep it with its record.
 
     `conninfo` holds the libpq keywords of the connection that is really used (host, port, user, dbname,
-    password, …). `cancelled` is asked ten times a second. Whatever goes wrong, nothing half-made is left.
+    password, …). `cancelled` is asked, and `written` told the bytes so far, ten times a second. Whatever goes
+    wrong, nothing half-made is left.
     """
     version, created_at = store.parse_name(name)
     dump = _Dump(
@@ -141,6 +143,7 @@ def take(
         raise _failed(f"the backup {name} exists already in {target}")
     try:
         with store.partial_file(target, name) as (partial, lock):
+            dump.written = lambda: written(partial.stat().st_size)
             dump.run(pg_dump.path, *_arguments(policy, dump, partial, lock_wait_ms, role), lock=lock)
             if policy.format == "custom":
                 # `--list` says "fine" of a dump cut in half; only reading all of it finds that.
@@ -188,7 +191,7 @@ def _arguments(
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Dump:
     """One backup being taken: whom to ask, until when."""
 
@@ -196,6 +199,7 @@ class _Dump:
     environ: Mapping[str, str]
     deadline: float
     cancelled: Callable[[], bool]
+    written: Callable[[], None] = lambda: None
 
     def connection(self) -> str:
         """The connection string for the command line, without secrets: every user can read it."""
@@ -246,6 +250,7 @@ class _Dump:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=0.1)
                 return
+            self.written()
             if self.cancelled():
                 raise _failed("the backup was cancelled")
             if time.monotonic() > self.deadline:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from smeta_declare.cli.views import is_terminal, talk
 from smeta_declare.events import (
+    BackupProgressed,
     BackupSkipped,
     BackupTaken,
     Blocked,
@@ -42,6 +43,8 @@ class Progress:
     verbose: bool
     _live: Any = field(default=None, repr=False)
     _line_at: float = 0.0
+    _count: int = 0  # migrations that have begun
+    _total: int = 0
 
     def __call__(self, event: Event) -> None:
         if self.quiet:
@@ -55,7 +58,8 @@ class Progress:
                 talk(f"backup   left out: {event.reason}")
             case MigrationStarted():
                 part = f" (step {event.position + 1} of {event.steps})" if event.steps > 1 else ""
-                self._show(f"{_verb(event.direction)} {event.version}{part}")
+                self._count += event.position == 0
+                self._show(f"{_verb(event.direction)} {event.version}{part}, {self._count} of {self._total}")
             case StatementDone() if self.verbose:
                 talk(f"         {event.statement.summary} ({event.duration_ms} ms)")
             case MigrationDone():
@@ -84,8 +88,13 @@ class Progress:
                 talk(f"commit   {event.step} ({event.duration_ms} ms)")
             case Noticed() if event.severity == "WARNING" or self.verbose:
                 talk(f"{event.severity.lower():8} {event.message}")
-            case RunStarted() | RunFinished():
+            case RunStarted():
                 self._stop()
+                self._count, self._total = 0, len(event.migrations)
+            case RunFinished():
+                self._stop()
+            case BackupProgressed():
+                self._moving(f"backup: {event.size:,} bytes written")
             case _:
                 pass
 

@@ -21,9 +21,10 @@ def status_text(status: Status) -> str:
         counts += f", changed since applied {changed}"
     lines = [f"{status.environment} · database {status.database} at {status.address}", counts, ""]
     lines += [_line(m) for m in status.migrations]
+    now = f"running now ({status.runner})" if status.runner else "stopped or died; nobody works on it"
     lines += [
         f"  open run {run.id} ({run.request}), since {run.started_at.isoformat(timespec='seconds')} "
-        f"by {run.started_by}: running, or stopped half-way"
+        f"by {run.started_by}: {now}"
         for run in status.open_runs
     ]
     return "\n".join(lines).rstrip("\n")

@@ -167,7 +167,7 @@ class Journal:
         begun = time.monotonic()
         while not self.session.ask("try_lock", None, **self._lock)[0].rows[0][0]:
             waited = int((time.monotonic() - begun) * 1000)
-            holder = self.lock_holder()
+            holder = self.lock_holder() or "it has just finished"
             if waited >= wait_ms:
                 raise RunnerBusy(
                     f"another runner works on this database: {holder}",
@@ -177,11 +177,11 @@ class Journal:
             told(holder, waited)
             time.sleep(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))
 
-    def lock_holder(self) -> str:
-        """Who holds the runner's lock, as far as our role may see."""
+    def lock_holder(self) -> str | None:
+        """Who holds the runner's lock, as far as our role may see; None where nobody does."""
         rows = self.session.ask("lock_holder", None, **self._lock)[0].rows
         if not rows:
-            return "it has just finished"
+            return None
         pid, user, application, address, since = rows[0]
         return f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
 
