@@ -26,6 +26,7 @@ class Alone:
         self.step = step
         partial = history.partial_of(step.work.version, step.work.direction)
         self.started: Started | None = partial.started.get(step.work.position) if partial else None
+        self._ran = False  # and only its done row is missing
 
     def run(self) -> None:
         """Run the statement, or see that it has been run; then the done row is written and committed."""
@@ -36,11 +37,11 @@ class Alone:
         working.check_lock()
         fresh = working.fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
         working.session.send(fresh)
-        if not self._done_already(fresh):
+        if not self._ran and not self._done_already(fresh):
             working.alone = True
             working.send_alone(work, statement)
             self._check(statement)
-        working.alone = False
+        self._ran, working.alone = True, False
         working.own_session()
         working.session.send("begin")
         working.keep_events()

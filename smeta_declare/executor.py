@@ -278,6 +278,7 @@ class _Run:
 
     def _commit(self, step: TransactionStep) -> None:
         """COMMIT travels alone: only then is a broken connection before it a rollback."""
+        self.working.commits()
         try:
             with self.working.stop.patient():
                 status = self.working.session.run("commit")[0].status

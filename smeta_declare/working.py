@@ -228,6 +228,11 @@ class Working:
             )
         return failure(error, sent, location, self.position, self.direction)
 
+    def commits(self) -> None:
+        """From here on the monitor cancels nothing: a cancelled COMMIT does not wait for its standby any more."""
+        if self._watch:
+            self._watch.hold = False
+
     # trying again
 
     def retrying(self, name: str, attempt: Callable[[], None], *, hold: bool) -> None:
