@@ -2,9 +2,9 @@
 -- Version: 20251007121000_multitenancy_enhancement
 -- Description: Tenants, a tenant for every row, and row security that binds the owner too
 
--- One transaction on purpose: at no moment is a row without its tenant or a table half sealed. Where the work grows
--- with a table (indexes, keys, the generated column) the tables are small: the service has run for weeks and holds some
--- thousand rows. Rows that move to the default tenant are not rewritten at any size, see "Existing rows" below.
+-- Two ways, as the environment says. Where indexes are built inside the transaction, this is one transaction, too: at no
+-- moment is a row without its tenant or a table half sealed. Where they are built concurrently, rows get their tenant in
+-- batches first, while the application works, and all that seals them is the last transaction.
 
 -- Context ------------------------------------------------------------------------------------------------------------
 
@@ -60,18 +60,26 @@ values ('Default Organization', 'default', '{"locale": "ru-RU", "currency": "RUB
 
 -- Existing rows ------------------------------------------------------------------------------------------------------
 
--- Everything that exists moves to the default tenant without one update: a stable default is evaluated once, when the
--- column is added, and kept beside the table for the rows that are there. The same default then gives every new row the
--- tenant of its transaction. Without a context that is null, and the row is refused.
+-- Everything that exists moves to the default tenant. In one transaction without any update: a stable default is
+-- evaluated once, when the column is added, and kept beside the table for the rows that are there. The same default then
+-- gives every new row the tenant of its transaction. Without a context that is null, and the row is refused.
 select set_tenant_context(id) from tenants where subdomain = 'default';
 
-alter table projects add column tenant_id uuid not null default get_current_tenant_id();
-alter table estimates add column tenant_id uuid not null default get_current_tenant_id();
-alter table estimate_items add column tenant_id uuid not null default get_current_tenant_id();
+-- In batches: the column is null at first, and what the application writes meanwhile is found, too. Statistics have no
+-- key that is unique by itself: they always get the column at once, after the batches, because from then on a row
+-- without a tenant is refused.
+{% set batched = ['projects', 'estimates', 'estimate_items', 'user_tenants', 'audit_log'] -%}
+{% for table in batched -%}
+{% if concurrently -%}
+alter table {{ table }} add column tenant_id uuid;
+alter table {{ table }} alter column tenant_id set default get_current_tenant_id();
+{% else -%}
+alter table {{ table }} add column tenant_id uuid not null default get_current_tenant_id();
+{% endif -%}
+{% endfor -%}
+{% if not concurrently -%}
 alter table statistics add column tenant_id uuid not null default get_current_tenant_id();
-alter table user_tenants add column tenant_id uuid not null default get_current_tenant_id();
-alter table audit_log add column tenant_id uuid not null default get_current_tenant_id();
-
+{% endif %}
 -- The catalogue that exists stays shared (null), so here the default comes after the column.
 alter table materials add column tenant_id uuid;
 alter table works add column tenant_id uuid;
@@ -89,6 +97,23 @@ alter table user_tenants
 comment on column user_tenants.role is 'Role within the tenant; auth_users.role is the one within the service';
 comment on column user_tenants.permissions is 'Granted beyond what the role gives, as resource:action';
 
+{% if concurrently -%}
+{% for table in batched -%}
+-- smeta: batch key=id size=5000 pause=20ms max_lag=10s
+update {{ table }} set tenant_id = (select id from tenants where subdomain = 'default') where tenant_id is null;
+{% endfor %}
+-- What the application, which knows of no tenant yet, has written behind the batches: a few rows. The lock keeps it from
+-- writing more of them before the column refuses that.
+lock table {{ batched|ident }} in share row exclusive mode;
+{% for table in batched -%}
+update {{ table }} set tenant_id = (select id from tenants where subdomain = 'default') where tenant_id is null;
+alter table {{ table }} alter column tenant_id set not null;
+{% endfor -%}
+select set_tenant_context(id) from tenants where subdomain = 'default';
+alter table statistics add column tenant_id uuid not null default get_current_tenant_id();
+select set_tenant_context(null);
+
+{% endif -%}
 -- A handful of memberships, and row security is not there yet to hide them from us.
 update user_tenants
 set role = auth_users.role
@@ -296,54 +321,72 @@ begin
 end
 $$;
 
-drop policy smeta_tenant_insert on tenants;
-drop policy smeta_tenant_select on tenants;
+drop policy if exists smeta_tenant_insert on tenants;
+drop policy if exists smeta_tenant_select on tenants;
 {% for table in ['projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log'] -%}
-drop policy smeta_tenant on {{ table }};
+drop policy if exists smeta_tenant on {{ table }};
 {% endfor %}
 {% for table in ['materials', 'works', 'work_materials'] -%}
-drop policy smeta_tenant_select on {{ table }};
-drop policy smeta_tenant_insert on {{ table }};
-drop policy smeta_tenant_update on {{ table }};
-drop policy smeta_tenant_delete on {{ table }};
+drop policy if exists smeta_tenant_select on {{ table }};
+drop policy if exists smeta_tenant_insert on {{ table }};
+drop policy if exists smeta_tenant_update on {{ table }};
+drop policy if exists smeta_tenant_delete on {{ table }};
 {% endfor %}
 {% for table in [
     'tenants', 'phases', 'stages', 'substages', 'materials', 'works', 'work_materials',
     'projects', 'estimates', 'estimate_items', 'auth_users', 'user_tenants'
 ] -%}
-drop trigger set_updated_at on {{ table }};
+drop trigger if exists set_updated_at on {{ table }};
 {% endfor %}
-drop index user_tenants_user_id_idx;
-drop index estimate_items_work_idx;
-drop index estimate_items_material_idx;
-drop index work_materials_work_idx;
-drop index work_materials_material_idx;
+drop index if exists user_tenants_user_id_idx;
+drop index if exists estimate_items_work_idx;
+drop index if exists estimate_items_material_idx;
+drop index if exists work_materials_work_idx;
+drop index if exists work_materials_material_idx;
 
 -- The new keys go with their columns, as far as nothing of another table refers to them.
 alter table estimate_items
-    drop constraint estimate_items_work_fkey,
-    drop constraint estimate_items_material_fkey,
-    drop constraint estimate_items_tenant_id_estimate_id_fkey,
-    drop constraint estimate_items_tenant_id_parent_id_fkey,
-    drop column work_tenant_key,
-    drop column material_tenant_key,
-    drop column tenant_id;
+    drop constraint if exists estimate_items_work_fkey,
+    drop constraint if exists estimate_items_material_fkey,
+    drop constraint if exists estimate_items_tenant_id_estimate_id_fkey,
+    drop constraint if exists estimate_items_tenant_id_parent_id_fkey,
+    drop column if exists work_tenant_key,
+    drop column if exists material_tenant_key,
+    drop column if exists tenant_id;
 alter table work_materials
-    drop constraint work_materials_work_fkey,
-    drop constraint work_materials_material_fkey,
-    drop column work_tenant_key,
-    drop column material_tenant_key,
-    drop column tenant_key,
-    drop column tenant_id;
+    drop constraint if exists work_materials_work_fkey,
+    drop constraint if exists work_materials_material_fkey,
+    drop column if exists work_tenant_key,
+    drop column if exists material_tenant_key,
+    drop column if exists tenant_key,
+    drop column if exists tenant_id;
 alter table estimates
-    drop constraint estimates_tenant_id_project_id_fkey,
-    drop column tenant_id;
-alter table materials drop column tenant_key, drop column tenant_id;
-alter table works drop column tenant_key, drop column tenant_id;
-alter table projects drop column tenant_id;
-alter table statistics drop column tenant_id;
-alter table audit_log drop column tenant_id;
-alter table user_tenants drop column permissions, drop column role, drop column tenant_id;
+    drop constraint if exists estimates_tenant_id_project_id_fkey,
+    drop column if exists tenant_id;
+alter table materials drop column if exists tenant_key, drop column if exists tenant_id;
+alter table works drop column if exists tenant_key, drop column if exists tenant_id;
+alter table projects drop column if exists tenant_id;
+alter table statistics drop column if exists tenant_id;
+alter table audit_log drop column if exists tenant_id;
+alter table user_tenants drop column if exists permissions, drop column if exists role, drop column if exists tenant_id;
+
+-- Stopped half-way, the old keys may still be there.
+alter table estimate_items
+    drop constraint if exists estimate_items_estimate_id_parent_id_fkey,
+    drop constraint if exists estimate_items_estimate_id_id_key,
+    drop constraint if exists estimate_items_estimate_id_fkey,
+    drop constraint if exists estimate_items_material_id_fkey,
+    drop constraint if exists estimate_items_work_id_fkey;
+alter table work_materials
+    drop constraint if exists work_materials_material_id_fkey,
+    drop constraint if exists work_materials_work_id_fkey,
+    drop constraint if exists work_materials_pkey;
+alter table materials drop constraint if exists materials_pkey;
+alter table works drop constraint if exists works_pkey;
+alter table estimates
+    drop constraint if exists estimates_project_id_fkey,
+    drop constraint if exists estimates_project_id_number_version_key;
+alter table user_tenants drop constraint if exists user_tenants_user_id_organisation_key;
 
 alter table materials add constraint materials_pkey primary key (id);
 alter table works add constraint works_pkey primary key (id);
@@ -364,9 +407,9 @@ alter table estimate_items
     add constraint estimate_items_material_id_fkey foreign key (material_id) references materials (id);
 alter table user_tenants
     add constraint user_tenants_user_id_organisation_key unique (user_id, organisation);
-create index work_materials_material_id_idx on work_materials (material_id);
-create index estimate_items_work_id_idx on estimate_items (work_id);
-create index estimate_items_material_id_idx on estimate_items (material_id);
+create index if not exists work_materials_material_id_idx on work_materials (material_id);
+create index if not exists estimate_items_work_id_idx on estimate_items (work_id);
+create index if not exists estimate_items_material_id_idx on estimate_items (material_id);
 
 drop table tenants;
 drop function set_updated_at();

@@ -177,6 +177,46 @@ class CommitSettled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillStarted(Event):
+    """A backfill begins, or goes on: `total` is the planner's estimate of the table's rows (None: never analysed)."""
+
+    step: str
+    table: str
+    rows: int  # changed by earlier runs
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillProgress(Event):
+    """How far a backfill is: rows changed so far, rows per second of this run, seconds left as far as known."""
+
+    step: str
+    rows: int
+    total: int | None
+    rate: float
+    eta_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillPaused(Event):
+    """A backfill waits for a standby that is behind."""
+
+    step: str
+    lag_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillDone(Event):
+    """A backfill is complete, and nothing is left."""
+
+    step: str
+    rows: int
+    batches: int  # of this run
+    passes: int
+    duration_ms: int  # of this run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepCommitted(Event):
     """A step is durable."""
 

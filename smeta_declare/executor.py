@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from smeta_declare.autocommit import Alone
+from smeta_declare.backfill import Backfill
 from smeta_declare.environment import Environment, Timeouts
 from smeta_declare.errors import Refused, Retryable, SmetaError
 from smeta_declare.events import CommitSettled, Noticed, RunFinished, RunStarted, Sink, StepCommitted
@@ -20,6 +21,7 @@ from smeta_declare.failures import (
 )
 from smeta_declare.plan import (
     AutocommitStep,
+    BackfillStep,
     BackupStep,
     Plan,
     PlannedStatement,
@@ -148,6 +150,8 @@ class _Run:
                 self.working.retrying(step.id, lambda: self._in_transaction(step), hold=True)
             case AutocommitStep():
                 self._on_its_own(step)
+            case BackfillStep():
+                self._in_batches(step)
 
     # a step of its own
 
@@ -155,6 +159,21 @@ class _Run:
         begun = time.monotonic()
         alone = Alone(self.working, step, self.history)
         self.working.retrying(step.id, alone.run, hold=False)
+        self.committed.append(step.id)
+        self.steps_done += 1
+        self.working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
+
+    # in batches
+
+    def _in_batches(self, step: BackfillStep) -> None:
+        begun = time.monotonic()
+        backfill = Backfill(self.working, step)
+        try:
+            backfill.run()
+        except BaseException:
+            if backfill.committed:
+                self.committed.append(backfill.committed)
+            raise
         self.committed.append(step.id)
         self.steps_done += 1
         self.working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
@@ -399,5 +418,5 @@ def _statements(plan: Plan) -> Iterator[PlannedStatement]:
                     yield from work.statements
                     yield from (q.statement for q in work.validations)
                 yield from (q.statement for q in step.checks)
-            case AutocommitStep():
+            case AutocommitStep() | BackfillStep():
                 yield step.statement

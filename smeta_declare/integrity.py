@@ -10,7 +10,7 @@ from smeta_declare.migration import MigrationFile
 from smeta_declare.rendered import Rendered
 from smeta_declare.rendering import RenderedMigration, questions, section_meaning, section_of
 from smeta_declare.run import AppliedMigration
-from smeta_declare.statement import meaning, parser_version
+from smeta_declare.statement import parser_version
 
 
 def find_change(
@@ -45,7 +45,7 @@ def _means_the_same(row: AppliedMigration, now: RenderedMigration) -> bool:
     if row.details.get("parser") == parser_version():
         return row.meaning == now.forward.meaning
     # Parse trees change between parser versions: compare both texts with the parser of today.
-    return meaning(row.forward_sql) == now.forward.meaning
+    return _meaning(row.forward_sql) == now.forward.meaning
 
 
 def _asks_the_same(row: AppliedMigration, now: RenderedMigration) -> bool:
@@ -62,4 +62,9 @@ def _asks_the_same(row: AppliedMigration, now: RenderedMigration) -> bool:
 def _same(before: str | None, now: str | None) -> bool:
     if before is None or now is None or before == now:
         return (before or None) == (now or None)
-    return meaning(before) == meaning(now)
+    return _meaning(before) == _meaning(now)
+
+
+def _meaning(kept: str) -> str:
+    """The meaning of a section as the history keeps it: directives belong to it, other comments do not."""
+    return section_of(Rendered.kept(kept, name="what was applied")).meaning

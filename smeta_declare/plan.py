@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy
+from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
 from smeta_declare.run import Direction, KeptRollback
@@ -35,12 +36,19 @@ class PlannedStatement:
     resume: Literal["again", "done"] | None = (
         None  # what to do when it was begun and nobody knows whether it ended
     )
+    batch: Batch | None = None  # how it is cut into transactions, where a directive asks for that
     secrets: tuple[SecretSlot, ...] = ()
 
     @property
     def summary(self) -> str:
         """A few words for a person."""
         return summarised(self.text)
+
+    @property
+    def directive(self) -> str:
+        """What a directive says of it, in one form; empty without one."""
+        said = [f"commits-inside {self.resume}"] if self.resume else []
+        return " ".join([*said, *([f"batch {self.batch.options}"] if self.batch else [])])
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -106,8 +114,9 @@ class Work:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the statements' texts: what the journal remembers of what ran."""
-        return hashlib.sha256("\0".join(s.text for s in self.statements).encode()).hexdigest()
+        """SHA-256 of the statements' texts, and of what batches they are cut into: what the journal remembers."""
+        parts = [part for s in self.statements for part in (s.text, *(s.batch.identity if s.batch else ()))]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +151,21 @@ class AutocommitStep:
         return self.work.statements[0]
 
 
-Step: TypeAlias = BackupStep | TransactionStep | AutocommitStep
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillStep:
+    """One statement in batches by a key, each of them a transaction of its own."""
+
+    id: str
+    work: Work
+    batch: Batch
+
+    @property
+    def statement(self) -> PlannedStatement:
+        """The one statement of the step."""
+        return self.work.statements[0]
+
+
+Step: TypeAlias = BackupStep | TransactionStep | AutocommitStep | BackfillStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +285,20 @@ def _step(step: Step, *, places: bool) -> dict[str, Any]:
                 "reason": step.reason,
                 "effect": as_dict(step.statement.effect) if step.statement.effect else None,
             }
+        case BackfillStep():
+            batch, options = step.batch, step.batch.options
+            return {
+                "id": step.id,
+                "kind": "backfill",
+                "work": _work(step.work, places=places),
+                "table": batch.relation,
+                "key": options.key,
+                "size": options.size,
+                "pause_ms": options.pause_ms,
+                "max_lag_ms": options.max_lag_ms,
+                "until": batch.until,
+                "until_derived": batch.derived,
+            }
 
 
 def _work(work: Work, *, places: bool) -> dict[str, Any]:
@@ -302,6 +339,7 @@ def _statement(statement: PlannedStatement, *, places: bool) -> dict[str, Any]:
         "text": statement.text,
         "kind": statement.kind,
         **told,
+        **({"resume": statement.resume} if statement.resume else {}),
         "secrets": [
             {"start": s.start, "end": s.end, "name": s.name, "form": s.form} for s in statement.secrets
         ],

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
+from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
 from smeta_declare.environment import Check, Environment, MigrationEntry, Timeouts
 from smeta_declare.errors import InvalidManifest, Refused, SmetaError, StoppedHalfway, UsageError
 from smeta_declare.plan import (
     AutocommitStep,
+    BackfillStep,
     BackupStep,
     HistoryRow,
     Plan,
@@ -459,7 +461,7 @@ def _works(
     """
     pieces: list[list[PlannedStatement]] = [[]]
     for statement in _with_used_values_alone(section.statements):
-        if statement.alone:
+        if statement.alone or statement.batch:
             pieces += [[statement], []]
         else:
             pieces[-1].append(statement)
@@ -525,6 +527,11 @@ class _Builder:
         for work in works:
             if partial and work.position in partial.done:
                 _check_unchanged(work, partial)
+            elif batch := _batch(work):
+                self._close()
+                self._steps.append(
+                    BackfillStep(id=f"{work.version}/{work.position + 1}", work=work, batch=batch)
+                )
             elif reason := _reason(work):
                 self._close()
                 self._steps.append(
@@ -557,6 +564,10 @@ class _Builder:
 
 def _reason(work: Work) -> str | None:
     return work.statements[0].alone if len(work.statements) == 1 else None
+
+
+def _batch(work: Work) -> Batch | None:
+    return work.statements[0].batch if len(work.statements) == 1 else None
 
 
 def _check_unchanged(work: Work, partial: PartialMigration) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from smeta_declare.batching import Batch, NotBatchable, batch_of
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
+from smeta_declare.directives import BatchOptions, CommitsInside, Placed, directives
 from smeta_declare.environment import MigrationEntry
 from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.inputs import inputs_digest
@@ -34,8 +36,10 @@ class RenderedSection:
 
     @property
     def meaning(self) -> str:
-        """SHA-256 of the parse tree: the same for texts that differ in comments and layout only."""
-        return meaning(self.rendered.text)
+        """SHA-256 of the parse tree and the directives: the same for texts that differ in other comments only."""
+        found = meaning(self.rendered.text)
+        directed = [f"{i} {said}" for i, s in enumerate(self.statements) if (said := s.directive)]
+        return checksum("\n".join([found, *directed])) if directed else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,23 +113,55 @@ def section_of(rendered: Rendered) -> RenderedSection:
     """The statements of a text that is a section by itself (a rollback kept in the database, a check)."""
     parsed = statements(rendered)
     secrets = rendered.secrets
+    placed = directives(rendered, parsed)
     return RenderedSection(
         rendered=rendered,
         parsed=parsed,
         statements=tuple(
-            PlannedStatement(
-                text=s.text,
-                kind=s.kind,
-                alone=s.alone,
-                effect=s.effect,
-                concurrently=s.concurrently,
-                secrets=tuple(slot.shifted(-s.start) for slot in secrets if s.start <= slot.start < s.end),
-                source=rendered,
-                start=s.start,
+            _directed(
+                rendered,
+                PlannedStatement(
+                    text=s.text,
+                    kind=s.kind,
+                    alone=s.alone,
+                    effect=s.effect,
+                    concurrently=s.concurrently,
+                    secrets=tuple(
+                        slot.shifted(-s.start) for slot in secrets if s.start <= slot.start < s.end
+                    ),
+                    source=rendered,
+                    start=s.start,
+                ),
+                above,
             )
-            for s in parsed
+            for s, above in zip(parsed, placed, strict=True)
         ),
     )
+
+
+def _directed(rendered: Rendered, statement: PlannedStatement, above: Placed | None) -> PlannedStatement:
+    """A statement that is run as the directive above it says."""
+    if above is None:
+        return statement
+    match above.directive:
+        case CommitsInside(resume=resume):
+            reason = "it makes transactions of its own"
+            return replace(statement, alone=statement.alone or reason, resume=resume)
+        case BatchOptions() as options:
+            try:
+                return replace(statement, batch=_batch(statement, options))
+            except NotBatchable as error:
+                raise InvalidMigration(
+                    f"this statement cannot be run in batches: {error}",
+                    location=rendered.locate(above.start),
+                    hint=error.hint,
+                ) from error
+
+
+def _batch(statement: PlannedStatement, options: BatchOptions) -> Batch:
+    if statement.secrets:
+        raise NotBatchable("it holds a secret", "set what needs the secret in a statement of its own")
+    return batch_of(statement.text, options)
 
 
 def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
@@ -142,6 +178,12 @@ def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
     for number, (statement, parsed, comments) in enumerate(
         zip(section.statements, section.parsed, before, strict=True), start=1
     ):
+        if statement.directive:
+            raise InvalidMigration(
+                "a directive above a validation",
+                location=statement.location,
+                hint="validations are only asked; directives are for statements that change something",
+            )
         if parsed.kind != "SelectStmt":
             raise InvalidMigration(
                 f"a validation must be a query, this is {parsed.summary}",

@@ -49,6 +49,18 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a backfill is: in which pass (0: not begun), after which key, up to which, rows changed so far."""
+
+    digest: str  # of the statement and its key
+    passed: int = 0
+    lower: str | None = None
+    upper: str | None = None
+    rows: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialMigration:
     """A migration of which some steps are committed and others are not."""
 

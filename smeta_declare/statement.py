@@ -57,7 +57,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
-    """A `-- comment` on a line of its own, without its dashes."""
+    """A comment without its dashes, or its slashes and stars."""
 
     text: str
     start: int
@@ -165,6 +165,16 @@ def leading_comments(
     return tuple(leading), trailing
 
 
+def comments(rendered: Rendered) -> Iterator[Comment]:
+    """Every comment of a text, of both kinds, wherever it stands."""
+    for token in _scan(rendered.text):
+        if token.name in _COMMENTS:
+            text = rendered.text[token.start + 2 : token.end + 1]
+            if token.name == "C_COMMENT":
+                text = text.removesuffix("*/")
+            yield Comment(text=text.strip(), start=token.start)
+
+
 # Meaning
 
 _PLACE = re.compile(
@@ -192,6 +202,20 @@ def parser_version() -> str:
 
 
 # Parsing
+
+
+def tree(text: str) -> list[tuple[str, parsetree.Node]]:
+    """Kind and parse tree of every statement of a text, whole (RecursionError where it is too deep to be held)."""
+    try:
+        found = json.loads(_tree(text))
+    except _parse_error() as error:
+        raise SqlSyntaxError(str(error.args[0])) from error
+    return [item for entry in found.get("stmts", ()) for item in entry["stmt"].items()]
+
+
+def tokens(text: str) -> tuple[Any, ...]:
+    """The tokens of a text that are no comments: `name`, `start`, and `end`, the last character's place."""
+    return tuple(token for token in _scan(text) if token.name not in _COMMENTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from smeta_declare.batching import Batch
+from smeta_declare.inheritance import duration_text
 from smeta_declare.plan import (
     AutocommitStep,
+    BackfillStep,
     BackupStep,
     Plan,
     PlannedStatement,
@@ -22,6 +25,9 @@ def summary(plan: Plan) -> str:
     transactions = sum(isinstance(s, TransactionStep) for s in plan.steps)
     alone = sum(isinstance(s, AutocommitStep) for s in plan.steps)
     parts = [f"{len(plan.migrations)} to {verb}", _count(transactions, "transaction")]
+    batched = sum(isinstance(s, BackfillStep) for s in plan.steps)
+    if batched:
+        parts.append(f"{_count(batched, 'statement')} in batches")
     if alone:
         parts.append(f"{_count(alone, 'statement')} outside of any")
     oneway = sum(not m.reversible for m in plan.migrations)
@@ -80,6 +86,25 @@ def _step(step: Step) -> list[str]:
                 f"── on its own: {step.reason}",
                 *(f"   {line}" for line in _work(step.work)),
             ]
+        case BackfillStep():
+            return [
+                f"── in batches of {step.batch.options.size:,} rows of {step.batch.relation}, "
+                f"by {step.batch.options.key}: each is a transaction of its own",
+                *(f"   {line}" for line in (*_work(step.work), *_batches(step.batch))),
+            ]
+
+
+def _batches(batch: Batch) -> list[str]:
+    options = batch.options
+    pauses = [f"pause of {duration_text(options.pause_ms)} between two"] if options.pause_ms else []
+    if options.max_lag_ms is not None:
+        pauses.append(f"waits while a standby is more than {duration_text(options.max_lag_ms)} behind")
+    if batch.until:
+        origin = "the statement's own condition" if batch.derived else "given"
+        ends = f"only rows, and again until there is none, where {' '.join(batch.until.split())} ({origin})"
+    else:
+        ends = "one pass, up to the highest key at its start; each row once"
+    return [f"  · {line}" for line in (ends, *pauses)]
 
 
 def _work(work: Work) -> list[str]:

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from smeta_declare.cli.views import is_terminal, talk
 from smeta_declare.events import (
+    BackfillDone,
+    BackfillPaused,
+    BackfillProgress,
+    BackfillStarted,
     BackupProgressed,
     BackupSkipped,
     BackupTaken,
@@ -84,6 +88,22 @@ class Progress:
             case BuildProgressed():
                 share = f"{event.done / event.total:.0%} of {event.total:,} {event.what}"
                 self._moving(f"{event.step}: {event.phase}, {share}")
+            case BackfillStarted():
+                about = f", about {event.total:,} rows" if event.total is not None else ""
+                goes_on = f", goes on after {event.rows:,}" if event.rows else ""
+                talk(f"batches  {event.step}: {event.table}{about}{goes_on}")
+            case BackfillProgress():
+                total = f" of about {event.total:,}" if event.total is not None else ""
+                eta = f", about {event.eta_s} s left" if event.eta_s is not None else ""
+                self._moving(f"{event.step}: {event.rows:,} rows{total}, {event.rate:,.0f}/s{eta}")
+            case BackfillPaused():
+                self._moving(f"{event.step}: waits for a standby that is {event.lag_ms} ms behind")
+            case BackfillDone():
+                passes = f", {event.passes} passes" if event.passes > 1 else ""
+                talk(
+                    f"batched  {event.step}: {event.rows:,} rows, {event.batches:,} batches{passes}, "
+                    f"{event.duration_ms} ms"
+                )
             case StepCommitted():
                 talk(f"commit   {event.step} ({event.duration_ms} ms)")
             case Noticed() if event.severity == "WARNING" or self.verbose:

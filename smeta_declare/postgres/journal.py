@@ -27,6 +27,7 @@ from smeta_declare.run import (
     KeptRollback,
     OpenRun,
     PartialMigration,
+    Progress,
     Started,
     Target,
 )
@@ -267,6 +268,36 @@ class Journal:
         written = self.session.ask("steps", self._names, **values)[0].rows
         return {(version, position) for version, position in written}
 
+    def begin_backfill(self, history: str, run: str, work: Work) -> Progress:
+        """The row of a backfill, made where there is none, and locked for this transaction."""
+        values = {**_place(history, work), "run": run, "digest": work.digest}
+        digest, passed, lower, upper, rows, done = self.session.ask("backfill_begin", self._names, **values)[
+            1
+        ].rows[0]
+        return Progress(digest=digest, passed=passed, lower=lower, upper=upper, rows=rows, done=done)
+
+    def move_backfill(self, history: str, run: str, work: Work, was: Progress, now: Progress) -> bool | None:
+        """Move a backfill's row on: whether the runner's lock is still ours; None where the row is not at `was`."""
+        rows = self.session.ask(
+            "backfill_move",
+            self._names,
+            **_place(history, work),
+            run=run,
+            digest=now.digest,
+            was_pass=was.passed,
+            was_lower=was.lower,
+            **{"pass": now.passed},
+            lower=now.lower,
+            upper=now.upper,
+            done=now.done,
+            **self._lock,
+        )[0].rows
+        return bool(rows[0][0]) if rows else None
+
+    def count_backfill(self, history: str, work: Work, rows: int) -> None:
+        """Add the rows of a batch."""
+        self.session.ask("backfill_count", self._names, **_place(history, work), rows=rows)
+
     def applied_sql(self, record: HistoryRow, execution_time_ms: int) -> str:
         """The statement that writes a history row."""
         row = {field.name: getattr(record, field.name) for field in fields(record)}
@@ -276,6 +307,16 @@ class Journal:
     def forget(self, versions: Sequence[str]) -> None:
         """Remove history rows."""
         self.session.ask("forget", self._names, versions=list(versions))
+
+
+def _place(history: str, work: Work) -> dict[str, Any]:
+    return {
+        "history": history,
+        "version": work.version,
+        "direction": work.direction,
+        "position": work.position,
+        "round": work.round,
+    }
 
 
 def _history(answers: list[Answer]) -> History:

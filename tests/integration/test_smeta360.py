@@ -210,6 +210,82 @@ def test_built_at_once_everything_is_one_transaction(project: Workspace) -> None
     assert [s["kind"] for s in plan["steps"]] == ["backup", "transaction"]
 
 
+BATCHED = ("projects", "estimates", "estimate_items", "user_tenants", "audit_log")
+
+
+def test_rows_get_their_tenant_in_batches_where_the_application_runs(
+    project: Workspace, database: TestDatabase
+) -> None:
+    run(project, "apply", "--to", INDEXES, "--no-backup")
+    database.query("insert into projects (name) select 'p ' || i from generate_series(1, 7000) as i")
+
+    run(project, "apply", "--to", TENANCY, "--no-backup")
+
+    done = database.query("select position, state, rows >= 7000 from smeta.backfill order by position")
+    assert [row[:2] for row in done] == [(position, "done") for position in range(1, 6)]
+    assert done[0][2]
+    for table in (*BATCHED, "statistics"):
+        question = f"select count(*) > 0, count(tenant_id) = count(*), count(distinct tenant_id) from {table}"  # noqa: S608
+        assert database.query_as_admin(question) == [(True, True, 1)]
+
+
+def test_between_two_batches_the_application_as_it_was_can_write(
+    project: Workspace, database: TestDatabase
+) -> None:
+    """It knows nothing of tenants yet: nothing refuses its rows, and none of them is in the way of the end."""
+    run(project, "apply", "--to", INDEXES, "--no-backup")
+    database.query("alter table audit_log add constraint closed check (record_id = 'late') not valid")
+    assert smeta(project, "apply", "--env", "ci", "--to", TENANCY, "--no-backup").code == 5
+
+    database.query(
+        "insert into projects (name) values ('late');"
+        "insert into statistics (type, metric_name, metric_value)"
+        " select type, 'late', metric_value from statistics limit 1;"
+        "insert into audit_log (table_name, record_id, action, new_values) values ('t', 'late', 'insert', '{}');"
+        "alter table audit_log drop constraint closed"
+    )
+    run(project, "apply", "--no-backup")
+
+    late = database.query_as_admin(
+        "select tenant_id from projects where name = 'late'"
+        " union all select tenant_id from statistics where metric_name = 'late'"
+        " union all select tenant_id from audit_log where record_id = 'late'"
+    )
+    assert late == database.query_as_admin("select id from tenants") * 3
+
+
+@pytest.mark.parametrize("boundary", range(1, len(BATCHED) + 2))
+def test_from_every_boundary_there_is_a_way_back_and_a_way_on(
+    project: Workspace, database: TestDatabase, boundary: int
+) -> None:
+    """It fails in the step behind a boundary; then its run is abandoned, and undone."""
+    run(project, "apply", "--to", INDEXES, "--no-backup")
+    before = schema(database)
+    path = project.root / "migrations" / f"{TENANCY}.sql"
+    text = path.read_text()
+    table = BATCHED[boundary - 1] if boundary <= len(BATCHED) else None
+    if table:
+        database.query(f"alter table {table} add constraint closed check (false) not valid")
+    else:
+        path.write_text(text.replace("\n-- ROLLBACK_START", "\nselect 1 / 0;\n-- ROLLBACK_START"))
+
+    stopped = smeta(project, "apply", "--env", "ci", "--to", TENANCY, "--no-backup")
+    assert stopped.code == 5, stopped.err
+    assert database.query(
+        "select count(*) from smeta.step where version = %s and state = 'done'", TENANCY
+    ) == [(boundary,)]
+    ((stuck,),) = database.query("select id::text from smeta.run where finished_at is null")
+    run(project, "apply", "--abandon", stuck)
+    run(project, "rollback", "--no-backup")
+
+    path.write_text(text)
+    if table:
+        database.query(f"alter table {table} drop constraint closed")
+    assert schema(database) == before
+    run(project, "apply", "--no-backup")
+    assert project.applied() == list(ALL)
+
+
 @pytest.mark.parametrize("server", ["pg18"], indirect=True)
 @pytest.mark.parametrize(
     ("version", "damage"),

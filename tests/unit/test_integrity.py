@@ -89,6 +89,20 @@ def test_a_change_is_known_by_what_it_means(old: str, new: str, kind: str) -> No
     assert found.kind == kind
 
 
+@pytest.mark.parametrize("parser", [None, "an older one"])
+def test_a_directive_is_no_comment(parser: str | None) -> None:
+    source = SOURCE.replace(
+        "create table a (id int default 1);", "-- smeta: batch key=id size=10\ndelete from a;"
+    ).replace("drop table a;", "-- smeta: batch key=id\ndelete from a;")
+    before = row(source, parser=parser)
+
+    same = change("-- a word\n" + source, before)
+    forward = change(source.replace("size=10", "size=20"), before)
+    back = change(source.replace("-- smeta: batch key=id\n", ""), before)
+
+    assert [found.kind for found in (same, forward, back) if found] == ["comments", "meaning", "rollback"]
+
+
 def test_a_section_that_is_gone_is_told() -> None:
     gone = SOURCE.split("-- ROLLBACK_START")[0]
     found = change(gone)

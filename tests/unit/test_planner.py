@@ -13,7 +13,7 @@ from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import Check, Environment, HistoryPlace, Locks, MigrationEntry, Timeouts
 from smeta_declare.errors import InvalidManifest, UsageError
 from smeta_declare.migration import MigrationFile
-from smeta_declare.plan import AutocommitStep, BackupStep, Plan, TransactionStep
+from smeta_declare.plan import AutocommitStep, BackfillStep, BackupStep, Plan, TransactionStep
 from smeta_declare.planner import NoWayBack, OutOfOrder, RequirementMissing, plan_apply, plan_rollback
 from smeta_declare.rendering import RenderedMigration, render_migration
 from smeta_declare.run import AppliedMigration, History, Target
@@ -27,6 +27,8 @@ SOURCES = {
     "2_b": "create table b (id int);\ncreate index concurrently b_id on b (id);\ninsert into b values (1);\n"
     "-- ROLLBACK_START\ndrop index concurrently b_id;\ndrop table b;\n-- ROLLBACK_END\n",
     "3_c": "create table c (id int);",
+    "4_d": "alter table a add d int;\n-- smeta: batch key=id size=10\nupdate a set d = 1 where d is null;\n"
+    "alter table a alter d set not null;\n",
 }
 
 
@@ -47,7 +49,7 @@ def environment(*versions: str, **changes: Any) -> Environment:
         history=HistoryPlace(),
         migrations_directory="migrations",
         backups_directory="backups",
-        migrations=tuple(MigrationEntry(version=v) for v in versions or SOURCES),
+        migrations=tuple(MigrationEntry(version=v) for v in versions or ("1_a", "2_b", "3_c")),
         checks=(),
     )
     return dataclasses.replace(found, **changes)
@@ -97,11 +99,28 @@ def shape(plan: Plan) -> list[str]:
                 found.append("in " + ", ".join(f"{w.version}:{len(w.statements)}" for w in step.works))
             case AutocommitStep():
                 found.append(f"alone {step.work.version}")
+            case BackfillStep():
+                found.append(f"batches {step.work.version}")
     return found
 
 
 def test_everything_is_one_transaction_but_for_what_cannot_be() -> None:
     assert shape(forward(environment())) == ["in 1_a:1, 2_b:1", "alone 2_b", "in 2_b:1, 3_c:1"]
+
+
+def test_a_batch_stands_between_the_transactions_before_and_after_it() -> None:
+    plan = forward(environment("1_a", "4_d"))
+
+    assert shape(plan) == ["in 1_a:1, 4_d:1", "batches 4_d", "in 4_d:1"]
+    step = plan.decision()["steps"][1]
+    assert {k: step[k] for k in ("kind", "table", "key", "size", "until", "until_derived")} == {
+        "kind": "backfill",
+        "table": "a",
+        "key": "id",
+        "size": 10,
+        "until": "d is null",
+        "until_derived": True,
+    }
 
 
 def test_each_migration_is_a_transaction_where_that_is_wanted() -> None:

@@ -41,6 +41,22 @@ create table {journal}.event (
     event text not null,
     facts jsonb not null
 );
+create table {journal}.backfill (
+    history uuid not null references {journal}.history,
+    version text not null,
+    direction text not null check (direction in ('forward', 'rollback')),
+    position integer not null,
+    round integer not null,
+    digest text not null,
+    pass integer not null,
+    lower text,
+    upper text,
+    rows bigint not null,
+    state text not null check (state in ('running', 'done')),
+    run uuid not null references {journal}.run,
+    at timestamptz not null default pg_catalog.clock_timestamp(),
+    primary key (history, version, direction, position, round)
+);
 create table {table} (
     id bigint generated always as identity unique,
     version text primary key,

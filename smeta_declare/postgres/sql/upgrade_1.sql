@@ -1,9 +1,25 @@
--- Journal format 1 to 2: events of runs, kept beside them.
+-- Journal format 1 to 2: events of runs, kept beside them; how far backfills are.
 create table {journal}.event (
     id bigint generated always as identity primary key,
     run uuid not null references {journal}.run,
     at timestamptz not null default pg_catalog.clock_timestamp(),
     event text not null,
     facts jsonb not null
+);
+create table {journal}.backfill (
+    history uuid not null references {journal}.history,
+    version text not null,
+    direction text not null check (direction in ('forward', 'rollback')),
+    position integer not null,
+    round integer not null,
+    digest text not null,
+    pass integer not null,
+    lower text,
+    upper text,
+    rows bigint not null,
+    state text not null check (state in ('running', 'done')),
+    run uuid not null references {journal}.run,
+    at timestamptz not null default pg_catalog.clock_timestamp(),
+    primary key (history, version, direction, position, round)
 );
 update {journal}.history set format = 2 where format = 1;
