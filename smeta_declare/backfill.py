@@ -153,7 +153,7 @@ class Backfill:
         session.send("begin")
         with working.guarded():
             found = journal.begin_backfill(working.history_id, working.run, work)
-            journal.write_started(working.history_id, working.run, work, {})
+            journal.write_started(working.history_id, working.run, work, {"batches": True})
         self.at = found
         if found.digest != work.digest:
             if self.batch.until is None:

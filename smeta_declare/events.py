@@ -187,7 +187,7 @@ class BackfillStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillProgress(Event):
+class BackfillProgress(Progressed):
     """How far a backfill is: rows changed so far, rows per second of this run, seconds left as far as known."""
 
     step: str

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
+from smeta_declare import parsetree
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
 from smeta_declare.run import Direction, KeptRollback
 from smeta_declare.standalone import Effect, as_dict
-from smeta_declare.statement import objects_of, summarised
+from smeta_declare.statement import summarised, tree
 from smeta_declare.template import Rendered, SecretSlot
 from smeta_declare.validation import Expectation
 
@@ -53,7 +54,7 @@ class PlannedStatement:
     @property
     def objects(self) -> tuple[str, ...]:
         """What it creates, alters, drops or writes, as written."""
-        return objects_of(self.text)
+        return parsetree.objects(*tree(self.text)[0])
 
     @property
     def location(self) -> Location:

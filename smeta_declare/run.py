@@ -71,6 +71,11 @@ class PartialMigration:
     done: Mapping[int, str]  # position → digest of the text that ran
     started: Mapping[int, Started] = field(default_factory=dict)  # autocommit steps, by position
 
+    @property
+    def changed_something(self) -> bool:
+        """Whether anything of it is committed: a step, or batches of one."""
+        return bool(self.done) or any("batches" in s.kept for s in self.started.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:

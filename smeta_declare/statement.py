@@ -471,12 +471,6 @@ _WRITES = {
 }
 
 
-def objects_of(text: str) -> tuple[str, ...]:
-    """What a statement creates, alters, drops or writes, as written."""
-    ((kind, node),) = _parse(text).statements
-    return parsetree.objects(kind, node)
-
-
 def summarised(text: str) -> str:
     """A few words for a person: a statement's own, up to the detail."""
     ((kind, node),) = _parse(text).statements

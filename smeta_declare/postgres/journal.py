@@ -243,7 +243,9 @@ class Journal:
             round=work.round,
             steps=work.steps,
             digest=work.digest,
-            kept=json.dumps(kept, ensure_ascii=False),
+            kept=json.dumps(
+                {**kept, **({"rollback": asdict(work.keeps)} if work.keeps else {})}, ensure_ascii=False
+            ),
         )
 
     def write_steps(self, history: str, run: str, works: Sequence[Work]) -> set[tuple[str, int]]:
@@ -344,18 +346,20 @@ def _history(answers: list[Answer]) -> History:
             continue
         last_finished[version] = None
         finished_positions = {int(position): digest for position, digest in (done or {}).items()}
+        begun = {
+            int(position): Started(digest=row["digest"], kept=row["kept"] or {})
+            for position, row in (started or {}).items()
+            if int(position) not in finished_positions
+        }
         half[version] = PartialMigration(
             version=version,
             direction=direction,
             round=round,
             steps=count,
             done=finished_positions,
-            started={
-                int(position): Started(digest=row["digest"], kept=row["kept"] or {})
-                for position, row in (started or {}).items()
-                if int(position) not in finished_positions
-            },
+            started=begun,
         )
+        kept = kept or next((s.kept["rollback"] for s in begun.values() if "rollback" in s.kept), None)
         if kept:
             kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
     return History(

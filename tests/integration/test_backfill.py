@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from tests.inprocess import smeta
 from tests.servers import TestDatabase
+from tests.waiting import until
 from tests.workspace import Outcome, Workspace
 
 # Counts how often each row is touched, as a trigger sees it: a row that is done twice shows.
@@ -43,14 +43,6 @@ def touched(database: TestDatabase) -> list[tuple[int, int]]:
 
 def apply(workspace: Workspace) -> Outcome:
     return smeta(workspace, "apply", "--env", "test")
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:
-    """Ask again until it is so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become so"
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -503,3 +495,29 @@ def test_the_journal_of_format_1_learns_of_backfills(workspace: Workspace, datab
 
     assert done.code == 0, done.err
     assert database.query("select version, state from smeta.backfill") == [("2_b", "done")]
+
+
+def test_a_backfill_that_was_abandoned_can_be_undone(workspace: Workspace, database: TestDatabase) -> None:
+    """It is the first step of its migration: no step of it is done, and rows are changed all the same."""
+    items(database, 40)
+    workspace.migration("1_before", "create table before (id int);", "drop table before;")
+    assert apply(workspace).code == 0
+    workspace.migration(
+        "2_fill",
+        "-- smeta: batch key=id size=10\nupdate items set tenant = 'x' where tenant is null;",
+        "update items set tenant = null;",
+    )
+    with locked(database, "select * from items where id = 25 for update"):
+        assert apply(workspace).code == 5
+    ((run,),) = database.query("select id::text from smeta.run where finished_at is null")
+    assert smeta(workspace, "rollback", "--env", "test").code == 5  # while the run is open
+    assert smeta(workspace, "apply", "--env", "test", "--abandon", run).code == 0
+
+    undone = smeta(workspace, "rollback", "--env", "test")
+
+    assert undone.code == 0, undone.err
+    assert "2_fill" in undone.out
+    assert database.query("select count(*) from items where tenant is not null") == [(0,)]
+    assert workspace.applied() == ["1_before"]
+    assert apply(workspace).code == 0
+    assert database.query("select count(*) from items where tenant = 'x'") == [(40,)]

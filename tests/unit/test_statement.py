@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smeta_declare import parsetree
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
 from smeta_declare.rendering import section_of
 from smeta_declare.standalone import (
@@ -27,9 +28,9 @@ from smeta_declare.statement import (
     check_tokens,
     leading_comments,
     meaning,
-    objects_of,
     parser_version,
     statements,
+    tree,
 )
 from smeta_declare.template import Rendered, Secret, SecretSlot, Value, render
 
@@ -40,6 +41,10 @@ def plain(text: str) -> Rendered:
 
 def texts(text: str) -> list[str]:
     return [statement.text for statement in statements(plain(text))]
+
+
+def objects_of(text: str) -> tuple[str, ...]:
+    return parsetree.objects(*tree(text)[0])
 
 
 def one(text: str) -> Statement:

@@ -1,0 +1,164 @@
+"""Where one transaction ends and the next begins: statements to works, works to steps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from smeta_declare.batching import Batch
+from smeta_declare.environment import Environment, Timeouts
+from smeta_declare.errors import Refused
+from smeta_declare.plan import (
+    AutocommitStep,
+    BackfillStep,
+    HistoryRow,
+    PlannedStatement,
+    Question,
+    Step,
+    TransactionStep,
+    Work,
+)
+from smeta_declare.run import Direction, KeptRollback, PartialMigration
+from smeta_declare.standalone import AddsValue
+
+
+class PartialChanged(Refused):
+    """A migration was edited after part of it ran."""
+
+    code = "partial-changed"
+
+
+def works_of(
+    version: str,
+    direction: Direction,
+    round: int,
+    statements: Sequence[PlannedStatement],
+    timeouts: Timeouts,
+    *,
+    record: HistoryRow | None = None,
+    validations: tuple[Question, ...] = (),
+    keeps: KeptRollback | None = None,
+) -> tuple[Work, ...]:
+    """Cut a section where PostgreSQL needs it: statements that run alone stand alone.
+
+    The way forward ends, and the way back begins, with a piece that is a transaction: there the history row
+    is written or removed.
+    """
+    pieces: list[list[PlannedStatement]] = [[]]
+    for statement in _with_used_values_alone(statements):
+        if statement.alone or statement.batch:
+            pieces += [[statement], []]
+        else:
+            pieces[-1].append(statement)
+    last = len(pieces) - 1
+    kept = [
+        i
+        for i, piece in enumerate(pieces)
+        if piece or (direction == "forward" and i == last) or (direction == "rollback" and i == 0)
+    ]
+    return tuple(
+        Work(
+            version=version,
+            direction=direction,
+            position=position,
+            steps=len(kept),
+            round=round,
+            statements=tuple(pieces[i]),
+            timeouts=timeouts,
+            validations=validations if i == last else (),
+            record=record if i == last else None,
+            forget=direction == "rollback" and i == 0,
+            keeps=keeps if position == 0 and len(kept) > 1 else None,
+        )
+        for position, i in enumerate(kept)
+    )
+
+
+def _with_used_values_alone(statements: Sequence[PlannedStatement]) -> Iterator[PlannedStatement]:
+    """A new value of an enum can be used once it is committed: where that is wanted, it is added on its own.
+
+    https://www.postgresql.org/docs/current/sql-altertype.html#SQL-ALTERTYPE-NOTES
+    """
+    for index, statement in enumerate(statements):
+        effect = statement.effect
+        if isinstance(effect, AddsValue) and _mention({effect.value}, statements[index + 1 :]):
+            reason = "a later statement uses the new value, which it can do once it is committed"
+            yield replace(statement, alone=reason)
+        else:
+            yield statement
+
+
+def _mention(values: set[str], statements: Iterable[PlannedStatement]) -> bool:
+    """Whether a value may be used: inside a function's body only its text can tell."""
+    literals = ["'" + value.replace("'", "''") + "'" for value in values]
+    return any(literal in statement.text for statement in statements for literal in literals)
+
+
+class StepsBuilder:
+    """Collects the works of migrations into steps, with the transaction boundaries of the environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._each = environment.transaction == "each"
+        self._steps: list[Step] = []
+        self._open: list[Work] = []
+        self._added: set[str] = set()  # values that the open transaction adds to enums
+
+    def add(self, works: Sequence[Work], partial: PartialMigration | None) -> None:
+        if partial and partial.steps != len(works):
+            raise PartialChanged(
+                f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
+                hint="put the file back as it was; statements of a step that has not run may be edited",
+            )
+        for work in works:
+            if partial and work.position in partial.done:
+                _check_unchanged(work, partial)
+            elif batch := _batch(work):
+                self._close()
+                self._steps.append(
+                    BackfillStep(id=f"{work.version}/{work.position + 1}", work=work, batch=batch)
+                )
+            elif reason := _reason(work):
+                self._close()
+                self._steps.append(
+                    AutocommitStep(id=f"{work.version}/{work.position + 1}", work=work, reason=reason)
+                )
+            else:
+                if _mention(self._added, work.statements):
+                    self._close()
+                self._open.append(work)
+                self._added |= {s.effect.value for s in work.statements if isinstance(s.effect, AddsValue)}
+        if self._each:
+            self._close()
+
+    def _close(self) -> None:
+        if self._open:
+            first = self._open[0]
+            self._steps.append(
+                TransactionStep(id=f"{first.version}/{first.position + 1}", works=tuple(self._open))
+            )
+            self._open = []
+        self._added = set()
+
+    def steps(self, checks: tuple[Question, ...]) -> tuple[Step, ...]:
+        """All steps; the declared checks are asked in the last transaction."""
+        self._close()
+        if checks and self._steps and isinstance(last := self._steps[-1], TransactionStep):
+            self._steps[-1] = TransactionStep(id=last.id, works=last.works, checks=checks)
+        return tuple(self._steps)
+
+
+def _reason(work: Work) -> str | None:
+    return work.statements[0].alone if len(work.statements) == 1 else None
+
+
+def _batch(work: Work) -> Batch | None:
+    return work.statements[0].batch if len(work.statements) == 1 else None
+
+
+def _check_unchanged(work: Work, partial: PartialMigration) -> None:
+    if partial.done[work.position] != work.digest:
+        raise PartialChanged(
+            f"{work.version} was edited after step {work.position + 1} of {partial.steps} had run",
+            location=work.statements[0].location if work.statements else None,
+            hint="put the text of the finished steps back as it was; what is still to run may be edited",
+        )
