@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos.proxy import EXECUTE, FLUSH, PARSE, QUERY, STARTUP, SYNC, TERMINATE, Message, Moment
+from tests.chaos.proxy import FLUSH, PARSE, QUERY, STARTUP, SYNC, TERMINATE, Message, Moment
 from tests.chaos.scenarios import SCENARIOS, Scenario, scenario
 
 SAMPLE = 210
@@ -35,7 +35,7 @@ class Fault(StrEnum):
 
 _KINDS = {
     Moment.BEFORE: (STARTUP, QUERY, PARSE, SYNC, TERMINATE),
-    Moment.SENT: (STARTUP, QUERY, EXECUTE, FLUSH, SYNC),
+    Moment.SENT: (STARTUP, QUERY, FLUSH, SYNC),
     Moment.ANSWERED: (STARTUP, QUERY, FLUSH, SYNC),
 }
 
