@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SMETA := $(BIN)/smeta
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench bench-locks chaos clean
 
 demo: .venv/demo
 	@echo '== the plan of environment dev (summary; `$(SMETA) plan --env dev` shows every statement)'
@@ -35,6 +35,12 @@ docs: .venv/test
 
 bench: .venv/test
 	$(BIN)/python benchmarks/apply_and_status.py
+
+bench-locks: .venv/test
+	$(BIN)/python benchmarks/lock_queue.py
+
+chaos: .venv/test
+	SMETA_CHAOS=all $(BIN)/python -m pytest -q -n 2 tests/chaos
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
