@@ -402,14 +402,19 @@ class ReadOnlyDatabase(Refused):
     code = "read-only-database"
 
 
-def check_server(session: Session, *, in_recovery: bool) -> None:
-    """Refuse a server or database that nothing may be applied to."""
+def check_major(session: Session) -> None:
+    """Refuse a server of a version that nothing may be applied to."""
     major = session.server_version_num // 10000
     if not OLDEST <= major <= NEWEST:
         raise UnsupportedServer(
             f"the server is PostgreSQL {major}; smeta applies to {OLDEST} to {NEWEST}",
             hint="a newer smeta may know it" if major > NEWEST else "upgrade the server",
         )
+
+
+def check_server(session: Session, *, in_recovery: bool) -> None:
+    """Refuse a server or database that nothing may be applied to."""
+    check_major(session)
     if in_recovery:
         raise UnsupportedServer(
             "the server is a standby: it can be read only",
