@@ -265,7 +265,8 @@ def history(found: History, environment: str, *, running: bool) -> Iterator[Diag
             message=f"run {run.id} ({run.request}), begun {run.started_at:%Y-%m-%d %H:%M:%S%z} by {run.started_by}, "
             "stopped or died; nobody works on it",
             object=run.id,
-            hint=f"smeta {run.request} --env {environment} goes on from there",
+            hint=f"smeta {run.request} --env {environment} goes on from there; "
+            f"smeta apply --env {environment} --abandon {run.id} gives it up",
         )
     for version in found.erased:
         yield Diagnostic(

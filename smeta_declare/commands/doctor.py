@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.views import answer, answer_json
-from smeta_declare.doctor import Examination, examine
 from smeta_declare.errors import Exit
+
+if TYPE_CHECKING:
+    from smeta_declare.doctor import Examination
 
 
 def examination_text(found: Examination) -> str:
@@ -32,6 +36,8 @@ def examination_text(found: Examination) -> str:
 @click.pass_obj
 def command(app: App, environment: str, output: str) -> int:
     """Look for what would get in the way: pooler, rights, pg_dump, long transactions, leftovers. Reads only."""
+    from smeta_declare.doctor import examine  # here, so that `--help` needs no driver
+
     found = examine(app.reader(app.resolve(environment)))
     if output == "json":
         answer_json(found.as_dict())
