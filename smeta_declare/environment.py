@@ -88,6 +88,7 @@ class Environment:
     name: str
     project: str
     database: Conninfo | EmbeddedDatabase
+    direct: Conninfo | None = None  # the same database without a pooler in between
     role: str | None
     transaction: Literal["all", "each"]
     order: Literal["lenient", "strict"]

@@ -144,12 +144,13 @@ def _resolved(manifest: Manifest, name: str, environ: Mapping[str, str]) -> _Res
     _override_variables(work, leaves)
     work.findings += _recheck(work, leaves, top)
     database = _database(work, leaves)
+    direct = _direct(work, leaves, database)
     if work.findings or database is None:
         raise invalid(manifest.file, work.findings)
     for path, value in built_in().items():
         leaves.setdefault(path, Leaf(value=value))
-    settings = (*_top_settings(work, top), *_settings(work, leaves, database))
-    return _Resolved(environment=_environment(work, leaves, top, database), settings=settings)
+    settings = (*_top_settings(work, top), *_settings(work, leaves, database, direct))
+    return _Resolved(environment=_environment(work, leaves, top, database, direct), settings=settings)
 
 
 def _top_level(work: _Resolution) -> dict[str, Any]:
@@ -234,23 +235,47 @@ def _recheck(
 
 def _database(work: _Resolution, leaves: Mapping[KeyPath, Leaf]) -> Conninfo | EmbeddedDatabase | None:
     """The target, and the setting that names it; None with a finding where there is none."""
-    protected = bool(leaves[("protected",)].value) if ("protected",) in leaves else False
     path = next((path for path in leaves if path[0] == "database"), None)
     if path is None:
-        return _ambient_database(work, protected=protected)
+        return _ambient_database(work, protected=_is_protected(leaves))
+    address = _address(work, leaves, path)
+    if leaves[path].value == "embedded" and len(path) == 1:
+        return EmbeddedDatabase(source=address.source)
+    return address
+
+
+def _direct(
+    work: _Resolution, leaves: Mapping[KeyPath, Leaf], database: Conninfo | EmbeddedDatabase | None
+) -> Conninfo | None:
+    """The address without a pooler, under the rules of `database:`."""
+    path = next((path for path in leaves if path[0] == "direct"), None)
+    if path is None:
+        return None
+    if isinstance(database, EmbeddedDatabase):
+        told = f"`{work.name}` uses the embedded server, which has no pooler and no other address"
+        place = work.document.at(leaves[path].place or ())
+        work.findings.append(mistake("manifest-value", told, place, hint="unset it here: `direct: null`"))
+    return _address(work, leaves, path)
+
+
+def _is_protected(leaves: Mapping[KeyPath, Leaf]) -> bool:
+    return ("protected",) in leaves and bool(leaves[("protected",)].value)
+
+
+def _address(work: _Resolution, leaves: Mapping[KeyPath, Leaf], path: KeyPath) -> Conninfo:
+    """The connection string under `database` or `direct`, and the setting that it comes from."""
     leaf = leaves[path]
     place = leaf.place or ()
     names = work.used.get(place, ())
     ambient = [n for n in names if n == "DATABASE_URL" or re.fullmatch(r"PG[A-Z]+", n)]
-    if protected and ambient:
+    if _is_protected(leaves) and ambient:
         told = (
             f"`{work.name}` is protected: its database must not come from {ambient[0]}, which other tools set"
         )
-        hint = f"use a variable of its own, such as SMETA_{work.name.upper().replace('-', '_')}_URL"
+        suffix = "URL" if path[0] == "database" else "DIRECT_URL"
+        hint = f"use a variable of its own, such as SMETA_{work.name.upper().replace('-', '_')}_{suffix}"
         work.findings.append(mistake("manifest-value", told, work.document.at(place), hint=hint))
     source = path_text(place[:3]) + (f" ({', '.join(names)})" if names else "")
-    if leaf.value == "embedded" and len(path) == 1:
-        return EmbeddedDatabase(source=source)
     return Conninfo(dsn=leaf.value if len(path) == 1 else f"service={leaf.value}", source=source)
 
 
@@ -277,7 +302,7 @@ def _ambient_database(work: _Resolution, *, protected: bool) -> Conninfo | None:
 
 def _environment(
     work: _Resolution, leaves: Mapping[KeyPath, Leaf], top: Mapping[str, Any],
-    database: Conninfo | EmbeddedDatabase,
+    database: Conninfo | EmbeddedDatabase, direct: Conninfo | None,
 ) -> Environment:  # fmt: skip
     def get(*path: str) -> Any:
         return leaves[path].value
@@ -293,6 +318,7 @@ def _environment(
         name=work.name,
         project=top["project"],
         database=database,
+        direct=direct,
         role=get("role"),
         transaction=get("transaction"),
         order=get("order"),
@@ -404,7 +430,10 @@ def _top_settings(work: _Resolution, top: Mapping[str, Any]) -> Iterator[Setting
 
 
 def _settings(
-    work: _Resolution, leaves: Mapping[KeyPath, Leaf], database: Conninfo | EmbeddedDatabase
+    work: _Resolution,
+    leaves: Mapping[KeyPath, Leaf],
+    database: Conninfo | EmbeddedDatabase,
+    direct: Conninfo | None,
 ) -> Iterator[Setting]:
     target = next((leaf for path, leaf in leaves.items() if path[0] == "database"), None)
     match database:
@@ -413,10 +442,13 @@ def _settings(
         case Conninfo():
             shown = str(database) if database.dsn else "(libpq's own variables)"
     yield _setting(work, ("database",), target or Leaf(value=shown, origin=database.source), shown)
+    if direct:
+        leaf = next(leaf for path, leaf in leaves.items() if path[0] == "direct")
+        yield _setting(work, ("direct",), leaf, str(direct))
     for path, leaf in sorted(leaves.items(), key=lambda item: (_rank(item[0]), item[0])):
         if path[0] == "vars" and len(path) > 2:
             yield _setting(work, path[:2], leaf, f"(secret {leaf.value})")
-        elif path[0] != "database":
+        elif path[0] not in ("database", "direct"):
             yield _setting(work, path, leaf, leaf.value)
 
 

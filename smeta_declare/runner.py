@@ -204,7 +204,7 @@ class Runner(Reader):
         )
         record = dump.take(
             policy,
-            conninfo=session.parameters(),
+            conninfo=session.dump_parameters(),
             pg_dump=chosen,
             target=self.project.root / self.environment.backups_directory,
             name=store.backup_name(label, datetime.now(UTC)),

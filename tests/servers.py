@@ -82,7 +82,12 @@ def is_available(need: str) -> bool:
         except NoPostgres:
             return False
         return True
-    return shutil.which(need) is not None
+    return program(need) is not None
+
+
+def program(name: str) -> str | None:
+    """Where a program is; Debian keeps daemons where an ordinary user's PATH does not look."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
 
 
 # Kept for the whole process: random order asks for them in turns, and a start takes a second.

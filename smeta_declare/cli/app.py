@@ -82,8 +82,9 @@ class App:
     def _secret_values(self, environment: Environment) -> set[str]:
         named = (value.name for _, value in environment.variables if isinstance(value, Secret))
         values = {self.environ[name] for name in named if name in self.environ}
-        if isinstance(environment.database, Conninfo):
-            values |= environment.database.secrets()
+        for address in (environment.database, environment.direct):
+            if isinstance(address, Conninfo):
+                values |= address.secrets()
         if "PGPASSWORD" in self.environ:
             values.add(self.environ["PGPASSWORD"])
         return values

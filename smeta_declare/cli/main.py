@@ -30,6 +30,7 @@ COMMANDS = {
     "status": ("status", "Show what is applied and what is pending."),
     "history": ("history", "List applied migrations in the order of application."),
     "verify": ("verify", "Ask validations, checks and checksums again; nothing is changed."),
+    "doctor": ("doctor", "Find what would get in the way of a migration; nothing is changed."),
     "backup": ("backup", "List and take backups."),
     "db": ("db", "Start, stop and reach the embedded server."),
     "version": ("version", "Print the version."),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import select
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -52,6 +54,12 @@ class MissingPrivileges(Refused):
     """The role may not do what smeta needs for itself."""
 
     code = "missing-privileges"
+
+
+class PoolerBetween(Refused):
+    """A pooler stands between us and the server, where only the server itself will do."""
+
+    code = "pooler"
 
 
 class ServerError(SmetaError):
@@ -153,11 +161,44 @@ class Session:
         self.conninfo = conninfo
         self._timeouts = timeouts
         self.watched = False  # whether the server looks after us while a statement runs
+        self.pooled_pid: int | None = None  # behind a pooler: the server process that it gave us
+        self.around_pooler: dict[str, str] | None = (
+            None  # libpq parameters of `direct:`, where they are known
+        )
+
+    @property
+    def key_pid(self) -> int:
+        """The process id that came with the key for cancelling: the server's own, or what a pooler made up."""
+        return self._connection.info.backend_pid
 
     @property
     def pid(self) -> int:
         """The server process's id."""
-        return self._connection.info.backend_pid
+        return self.key_pid if self.pooled_pid is None else self.pooled_pid
+
+    def backend_pid(self, within: float | None = None) -> int | None:
+        """The server process that answers now; None where nobody does `within` seconds (then close the session)."""
+        if within is None:
+            return int(self.ask("backend_pid")[0].rows[0][0])
+        pgconn, deadline = self._connection.pgconn, time.monotonic() + within
+        try:
+            pgconn.send_query(self.compose("backend_pid").encode())
+            results: list[PGresult] = []
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                pgconn.flush()
+                if not select.select([pgconn.socket], [], [], left)[0]:
+                    return None
+                pgconn.consume_input()
+                while not pgconn.is_busy():
+                    result = pgconn.get_result()
+                    if result is None:
+                        value = results[0].get_value(0, 0)
+                        return int(value) if value else None
+                    _check(result)
+                    results.append(result)
+        except psycopg.Error as error:
+            raise translated(error, self._connection) from error
 
     @property
     def server_version_num(self) -> int:
@@ -186,6 +227,18 @@ class Session:
         known = self._connection.info.get_parameters()
         kept = {k: v for k, v in known.items() if k in _ADDRESS or k in given}
         return {**kept, "password": self._connection.info.password or ""}
+
+    def dump_parameters(self) -> dict[str, str]:
+        """The libpq parameters for pg_dump, never through a pooler: its search_path would stay with the server
+        process and poison the application's connections (measured)."""
+        if self.pooled_pid is None:
+            return self.parameters()
+        if self.around_pooler is None:
+            raise PoolerBetween(
+                f"a backup cannot be taken through the pooler of {self.conninfo.source}",
+                hint="give the address of the server itself as `direct:` beside `database:`",
+            )
+        return self.around_pooler
 
     def run(self, text: str) -> list[Answer]:
         """Send text as it is, as one message; the answers of all its statements."""
@@ -282,10 +335,16 @@ class Session:
             lambda diagnostic: told(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
         )
 
-    def beside(self, purpose: str) -> Session:
-        """Another connection to the same address, named after this one and its purpose."""
+    def beside(self, purpose: str, *, known: bool = True) -> Session:
+        """Another connection to the same address, named after this one and its purpose.
+
+        `known`: what is known of a pooler holds for it too.
+        """
         name = self._connection.info.get_parameters().get("application_name", "")
-        return connect(self.conninfo, self._timeouts, application_name=f"{name} {purpose}".strip()[:63])
+        other = connect(self.conninfo, self._timeouts, application_name=f"{name} {purpose}".strip()[:63])
+        if known and self.pooled_pid is not None:
+            other.pooled_pid, other.around_pooler = other.backend_pid(), self.around_pooler
+        return other
 
     def cancel(self) -> None:
         """Cancel what the server does for us; to be called from another thread."""
@@ -343,14 +402,19 @@ class ReadOnlyDatabase(Refused):
     code = "read-only-database"
 
 
-def check_server(session: Session, *, in_recovery: bool) -> None:
-    """Refuse a server or database that nothing may be applied to."""
+def check_major(session: Session) -> None:
+    """Refuse a server of a version that nothing may be applied to."""
     major = session.server_version_num // 10000
     if not OLDEST <= major <= NEWEST:
         raise UnsupportedServer(
             f"the server is PostgreSQL {major}; smeta applies to {OLDEST} to {NEWEST}",
             hint="a newer smeta may know it" if major > NEWEST else "upgrade the server",
         )
+
+
+def check_server(session: Session, *, in_recovery: bool) -> None:
+    """Refuse a server or database that nothing may be applied to."""
+    check_major(session)
     if in_recovery:
         raise UnsupportedServer(
             "the server is a standby: it can be read only",

@@ -95,7 +95,7 @@ class Journal:
                 ) from error
             if error.sqlstate not in _ABSENT and error.sqlstate != "42703":
                 raise
-            self._refuse_foreign()
+            self.refuse_foreign()
             return self._target(self.session.ask("target")[0]), History()
         return self._target(answers[0]), _history(answers[1:])
 
@@ -111,7 +111,8 @@ class Journal:
             address=f"{self.session.conninfo} (from {self.session.conninfo.source})",
         )
 
-    def _refuse_foreign(self) -> None:
+    def refuse_foreign(self) -> None:
+        """Refuse tables of our names that are not ours, or of which only a part is there."""
         names = {
             "table": self.session.compose("name", {"name": (self.place.table_schema, self.place.table)}),
             "journal": self.session.compose("name", {"name": (self.place.journal_schema, "history")}),
@@ -185,6 +186,11 @@ class Journal:
             return None
         pid, user, application, address, since = rows[0]
         return f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
+
+    @property
+    def lock_keys(self) -> dict[str, int]:
+        """The two keys of the runner's advisory lock, as pg_locks shows them."""
+        return self._lock
 
     def unlock(self) -> bool:
         """Let go of the lock; False where it was not ours any more."""

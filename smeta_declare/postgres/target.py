@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.postgres.connection import (
+    PoolerBetween,
     ServerError,
     Session,
     check_server,
@@ -19,12 +21,19 @@ from smeta_declare.postgres.connection import (
     watch_client,
 )
 from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.pooler import pool_mode
 
 
 class RoleUnusable(Refused):
     """The connection's user cannot become the environment's role."""
 
     code = "role-unusable"
+
+
+class ElsewhereDirect(Refused):
+    """`database:` and `direct:` reach different databases."""
+
+    code = "direct-elsewhere"
 
 
 def conninfo_of(environment: Environment, root: Path, environ: Mapping[str, str]) -> Conninfo:
@@ -45,13 +54,75 @@ def embedded_name(environment: Environment) -> str:
     return f"{environment.project}_{environment.name}"
 
 
+def reach(
+    environment: Environment, root: Path, environ: Mapping[str, str], *, application_name: str = ""
+) -> Session:
+    """A session that smeta can work in: through `database:`, or through `direct:` where a pooler forbids that.
+
+    Nothing is set before both addresses are known to be right. PoolerBetween and ElsewhereDirect say why not.
+    """
+    timeouts = environment.timeouts
+    with ExitStack() as stack:
+        session = connect(
+            conninfo_of(environment, root, environ), timeouts, application_name=application_name
+        )
+        stack.callback(session.close)
+        mode = None if isinstance(environment.database, EmbeddedDatabase) else pool_mode(session)
+        works = mode is None or mode.keeps_sessions
+        if environment.direct is None:
+            if not works:
+                raise PoolerBetween(
+                    f"{session.conninfo.source} leads through a pooler ({mode} mode): what a session sets and "
+                    "locks would reach other clients",
+                    hint="give the address of the server itself as `direct:` beside `database:`",
+                )
+            stack.pop_all()
+            return session
+        direct = connect(environment.direct, timeouts, application_name=application_name)
+        stack.callback(direct.close)
+        check_direct(session, direct)
+        if works:
+            stack.pop_all()
+            session.around_pooler = direct.parameters()
+            direct.close()
+            return session
+        stack.pop_all()
+        session.close()
+        why = f"because {session.conninfo.source} leads through a pooler ({mode} mode)"
+        direct.conninfo = replace(direct.conninfo, source=f"{direct.conninfo.source}, {why}")
+        return direct
+
+
+def check_direct(session: Session, direct: Session) -> None:
+    """Refuse a `direct:` that leads through a pooler too, or to another database than `database:` does.
+
+    The same system identifier, start of the server and database: then the history is the same too.
+    """
+    if mode := pool_mode(direct):
+        raise PoolerBetween(
+            f"{direct.conninfo.source} leads through a pooler too ({mode} mode)",
+            hint="`direct:` must be the address of the server itself",
+        )
+    ours, theirs = (s.ask("identity")[0].rows[0] for s in (session, direct))
+    if ours != theirs:
+        names = ("system identifier", "database", "standby", "start of the server")
+        raise ElsewhereDirect(
+            f"{session.conninfo.source} and {direct.conninfo.source} do not reach the same database",
+            detail=[
+                f"{name}: {ours[i]} there, {theirs[i]} directly"
+                for i, name in enumerate(names)
+                if ours[i] != theirs[i]
+            ],
+            hint="correct `direct:`, or unset it with `direct: null` where it was inherited",
+        )
+
+
 @contextmanager
 def opened(
     environment: Environment, root: Path, environ: Mapping[str, str], *, application_name: str = ""
 ) -> Iterator[Journal]:
     """A journal on a session that is set up and checked; closed at the end, whatever happens."""
-    conninfo = conninfo_of(environment, root, environ)
-    session = connect(conninfo, environment.timeouts, application_name=application_name)
+    session = reach(environment, root, environ, application_name=application_name)
     journal = Journal(session, environment.history)
     try:
         prepare(session, environment)

@@ -249,6 +249,17 @@ def test_promises_name_tests_that_exist() -> None:
             assert re.search(r"^def test_", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), file
 
 
+def test_every_finding_of_doctor_is_in_its_table() -> None:
+    shown = re.findall(r"^\| `([a-z-]+)` \|", PAGES["docs/doctor.md"], re.MULTILINE)
+    package = ROOT / "smeta_declare"
+    told = "".join((package / name).read_text(encoding="utf-8") for name in ("diagnosis.py", "doctor.py"))
+    source = "".join(p.read_text(encoding="utf-8") for p in package.rglob("*.py"))
+
+    assert set(re.findall(r'code="([a-z-]+)"', told)) <= set(shown)
+    assert [code for code in shown if f'"{code}"' not in source] == []
+    assert len(shown) == len(set(shown))
+
+
 def test_index_names_every_page() -> None:
     index = PAGES["docs/README.md"]
 

@@ -205,6 +205,45 @@ def test_protected_environment_takes_no_ambient_target() -> None:
     )
 
 
+DIRECT = environments(
+    "  staging: {database: 'postgresql://app:s3cret@pooler:6432/shop', direct: '${DIRECT_URL}'}\n"
+    "  production: {extends: staging, protected: true}\n"
+    "  local: {extends: staging, database: embedded}\n"
+    "  service: {extends: staging, direct: {service: shop}}\n"
+    "  none: {extends: local, direct: null}\n"
+)
+
+
+def test_direct_address_is_inherited_and_named_like_the_database() -> None:
+    environ = {"DIRECT_URL": "postgresql://app:s3cret@db:5432/shop"}
+
+    assert resolve(DIRECT, "production", environ).direct == Conninfo(
+        dsn="postgresql://app:s3cret@db:5432/shop", source="environments.staging.direct (DIRECT_URL)"
+    )
+    assert resolve(DIRECT, "service", environ).direct == Conninfo(
+        dsn="service=shop", source="environments.service.direct"
+    )
+    assert resolve(DIRECT, "none", environ).direct is None
+    shown = settings(DIRECT, "production", environ)["direct"]
+    assert (shown.value, shown.origin) == ("app@db:5432/shop", "environments.staging (DIRECT_URL)")
+    assert "direct" not in settings(DIRECT, "none", environ)
+
+
+def test_direct_address_has_the_rules_of_the_database() -> None:
+    ambient = environments("  live: {database: 'postgresql://h/d', direct: '${PGDIRECT}', protected: true}\n")
+
+    (no_pooler,) = refused(DIRECT, "local", {"DIRECT_URL": "postgresql://h/d"})
+    (of_others,) = refused(ambient, "live", {"PGDIRECT": "postgresql://h/d"})
+    (no_address,) = refused(DIRECT, "staging", {"DIRECT_URL": "embedded:s3cret"})
+    (unset,) = refused(DIRECT, "staging")
+
+    assert (no_pooler.code, no_pooler.hint) == ("manifest-value", "unset it here: `direct: null`")
+    assert of_others.hint == "use a variable of its own, such as SMETA_LIVE_DIRECT_URL"
+    assert "must be a connection string" in no_address.message
+    assert "s3cret" not in no_address.message
+    assert unset.code == "manifest-interpolation"
+
+
 def test_environment_without_any_target_is_refused() -> None:
     found = refused(environments("  dev:\n"), "dev")[0]
 

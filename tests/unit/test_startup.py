@@ -48,6 +48,7 @@ def imported(workspace: Workspace, *arguments: str) -> tuple[int, set[str]]:
         ("new", "add_users"),
         ("apply", "--help"),
         ("status", "--help"),
+        ("doctor", "--help"),
     ],
 )
 def test_light_commands_import_nothing_heavy(offline: Workspace, arguments: tuple[str, ...]) -> None:

@@ -1,0 +1,2 @@
+-- For one transaction.
+set local role {role};

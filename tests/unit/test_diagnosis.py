@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from smeta_declare import diagnosis
+from smeta_declare.diagnostics import Severity
+from smeta_declare.run import History, OpenRun, PartialMigration
+
+RUN = OpenRun(
+    id="u-1",
+    direction="rollback",
+    request="rollback 2",
+    versions=("1_a",),
+    started_at=datetime(2026, 11, 24, tzinfo=UTC),
+    started_by="ann",
+)
+PARTIAL = PartialMigration(version="2_b", direction="rollback", round=0, steps=3, done={0: "d"})
+
+
+@pytest.mark.parametrize(
+    ("age", "idle", "expected"),
+    [
+        (40, None, ("long-transaction", Severity.LOW)),
+        (600, None, ("long-transaction", Severity.MEDIUM)),
+        (3600, 5, ("long-transaction", Severity.HIGH)),
+        (40, 30, ("idle-in-transaction", Severity.MEDIUM)),
+        (700, 600, ("idle-in-transaction", Severity.HIGH)),
+    ],
+)
+def test_transaction_weighs_what_its_age_weighs(
+    age: int, idle: int | None, expected: tuple[str, Severity]
+) -> None:
+    (found,) = diagnosis.transactions([(7, "ann", "shop", "active", age, idle)])
+
+    assert (found.code, found.severity) == expected
+    assert found.object == "pid 7"
+
+
+@pytest.mark.parametrize(
+    ("age", "severity"),
+    [
+        (179_000_000, None),
+        (180_000_000, Severity.MEDIUM),
+        (300_000_000, Severity.HIGH),
+        (2_000_000_000, Severity.CRITICAL),
+    ],
+)
+def test_wraparound_is_told_when_it_comes_close(age: int, severity: Severity | None) -> None:
+    found = list(diagnosis.wraparound([("shop", age, 200_000_000, 5, 400_000_000)]))
+
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("difference", "uncertainty", "told"), [(4.0, 0.0, False), (-6.0, 0.5, True), (6.0, 2.0, False)]
+)
+def test_clock_is_told_only_where_the_network_does_not_explain_it(
+    difference: float, uncertainty: float, *, told: bool
+) -> None:
+    assert bool(list(diagnosis.clock(difference, uncertainty))) == told
+
+
+@pytest.mark.parametrize(
+    ("free", "full", "severity"),
+    [
+        (20_000_000_000, True, None),
+        (5_000_000_000, True, Severity.MEDIUM),
+        (1_000_000_000, True, Severity.HIGH),
+        (1_000_000_000, False, None),
+        (50_000_000, False, Severity.HIGH),
+    ],
+)
+def test_disk_must_take_a_full_backup(free: int, full: bool, severity: Severity | None) -> None:  # noqa: FBT001
+    found = list(diagnosis.disk(free, 10_000_000_000, "backups", full=full))
+
+    assert [f.severity for f in found] == ([severity] if severity else [])
+
+
+def test_interrupted_rollback_is_finished_by_what_was_asked_for() -> None:
+    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), "live", running=False))
+
+    assert [(f.code, f.severity) for f in found] == [
+        ("half-done-migration", Severity.HIGH),
+        ("open-run", Severity.HIGH),
+    ]
+    assert found[0].hint == "smeta rollback 2 --env live"
+    assert "1 of 3 steps" in found[0].message
+
+
+def test_run_in_progress_is_no_trouble() -> None:
+    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), "live", running=True))
+
+    assert [(f.code, f.severity) for f in found] == [("half-done-migration", Severity.INFO)]
+    assert not diagnosis.fails(found)
+
+
+def test_index_that_somebody_may_be_building_is_not_to_be_dropped() -> None:
+    row = ("public.i", "public.t", False, False, False)
+    left, building = (next(diagnosis.invalid_indexes([(*row, pid)])) for pid in (None, 42))
+
+    assert (left.severity, building.severity) == (Severity.HIGH, Severity.INFO)
+    assert building.hint is not None
+    assert "drop" not in building.hint
+
+
+def test_findings_come_worst_first() -> None:
+    rows = [("lock_timeout", "5000"), ("default_transaction_read_only", "on"), ("track_activities", "off")]
+
+    found = diagnosis.worst_first(diagnosis.settings(rows))
+
+    assert [f.severity for f in found] == [Severity.HIGH, Severity.MEDIUM, Severity.LOW]
+    assert list(diagnosis.settings([("lock_timeout", "0"), ("track_activities", "on")])) == []
