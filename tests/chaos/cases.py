@@ -3,8 +3,8 @@
     build-terminate-inside-a0         scenario, fault, moment, place
 
 The place is one of the client's messages: `c0` the first COMMIT, `a0` the first statement outside transactions,
-`p417` the message at 417 of 1000 parts of the way through all at which that moment exists. Places stay right
-when smeta sends a message more or less.
+`z0` the last message, `p417` the one at 417 of 1000 parts of the way through all at which that moment exists.
+Places stay right when smeta sends a message more or less.
 """
 
 from __future__ import annotations
@@ -19,6 +19,24 @@ from tests.chaos.scenarios import SCENARIOS, Scenario, scenario
 
 SAMPLE = 210
 SEED = 3
+# Cases that were wrong once: always in the sample.
+FOUND = (
+    "all-term-sent-p500",
+    "back-count-cut-before-z2",
+    "back-count-cut-sent-z1",
+    "back-count-int-answered-z1",
+    "back-count-restart-sent-z2",
+    "back-count-term-sent-z1",
+    "back-count-terminate-answered-z2",
+    "back-terminate-answered-c1",
+    "build-swallow-inside-a0",
+    "detach-cut-inside-a0",
+    "detach-restart-sent-a0",
+    "drop-int-sent-p446",
+    "each-term-before-p137",
+    "each-term-sent-c1",
+    "reindex-terminate-inside-a0",
+)
 
 
 class Fault(StrEnum):
@@ -58,6 +76,8 @@ class Case:
         match self.place[0]:
             case "c":
                 return _nth([m for m in messages if m.commits], number)
+            case "z":
+                return messages[-1 - number]
             case "a":
                 return _nth([m for m in messages if m.alone], number)
             case _:
@@ -80,13 +100,15 @@ def _points(messages: Sequence[Message], fault: Fault, moment: Moment) -> list[M
     found = [m for m in messages if m.kind in _KINDS[moment]]
     if fault is Fault.TERMINATE and moment is not Moment.ANSWERED:
         found = [m for m in found if m.kind != STARTUP]  # no process is known yet
+    if fault in (Fault.TERM, Fault.INT):
+        found = [m for m in found if m.kind != TERMINATE]  # it waits for no answer: it may be gone already
     return found
 
 
 def sample(count: int = SAMPLE, seed: int = SEED) -> list[Case]:
-    """So many different cases: each scenario and fault in turn, places drawn."""
+    """So many different cases: those found wrong once, then each scenario and fault in turn, places drawn."""
     drawn = random.Random(seed)
-    found: dict[str, Case] = {}
+    found = {name: parse(name) for name in FOUND}
     while len(found) < count:
         pairs = [(s, f) for s in SCENARIOS for f in Fault]
         drawn.shuffle(pairs)
