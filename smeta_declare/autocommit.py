@@ -44,11 +44,11 @@ class Alone:
         self._ran, working.alone = True, False
         working.own_session()
         working.session.send("begin")
-        working.keep_events()
         if not working.journal.write_steps(working.history_id, working.run, [work]):
             raise StateChanged(
                 f"step {self.step.id} is in the journal already", hint="run the same command again"
             )
+        working.keep_events()
         working.session.send("commit")
         working.end_work(work, begun)
 

@@ -289,11 +289,11 @@ class Backfill:
         """The step is done: said in the transaction that found nothing left."""
         working, now = self.working, replace(now, done=True)
         self._move(was, now)
-        working.keep_events()
         if not working.journal.write_steps(working.history_id, working.run, [self.step.work]):
             raise StateChanged(
                 f"step {self.step.id} is in the journal already", hint="run the same command again"
             )
+        working.keep_events()
         self._commit()
         self.at = now
 

@@ -131,6 +131,12 @@ class Retryable(SmetaError):
     exit_code = Exit.RETRY
 
 
+class Stopped(Retryable):
+    """Somebody asked us to stop: Ctrl-C, or whoever runs the job."""
+
+    code = "interrupted"
+
+
 class StoppedHalfway(SmetaError):
     """Part of the plan is committed and part is not; the same command resumes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 from smeta_declare.autocommit import Alone
@@ -16,6 +16,7 @@ from smeta_declare.failures import (
     CommitUnknown,
     HistoryTouched,
     Interrupted,
+    RunUnclosed,
     StateChanged,
     TransactionEnded,
 )
@@ -31,6 +32,7 @@ from smeta_declare.plan import (
 )
 from smeta_declare.postgres.connection import ConnectionLost, ServerError
 from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.target import prepare
 from smeta_declare.run import History
 from smeta_declare.settling import Settled, settle
 from smeta_declare.stopping import Stop
@@ -54,28 +56,26 @@ def execute(
     secrets: Mapping[str, str],
     run: str,
     told: Sink,
+    stop: Stop,
     back_up: Callable[[BackupStep, Stop], None],
 ) -> RunResult:
     """Run every step of a plan that was made from `history`; the runner's lock is held by the caller.
 
     Backups are taken before the run is opened: a failed one leaves no trace in the database.
     """
-    stop = Stop(cancel=lambda: journal.session.cancel())
-    with ExitStack() as stack:
-        stack.enter_context(stop.listening())
-        for step in plan.steps:
-            if isinstance(step, BackupStep):
-                _back_up(step, back_up, stop)
-        working = Working(
-            journal,
-            environment,
-            run=run,
-            direction=plan.direction,
-            secrets=secrets,
-            told=told,
-            stop=stop,
-        )
-        stack.enter_context(working.monitor)
+    for step in plan.steps:
+        if isinstance(step, BackupStep):
+            _back_up(step, back_up, stop)
+    working = Working(
+        journal,
+        environment,
+        run=run,
+        direction=plan.direction,
+        secrets=secrets,
+        told=told,
+        stop=stop,
+    )
+    with working.monitor:
         return _Run(plan, working, history).run()
 
 
@@ -130,17 +130,33 @@ class _Run:
             self._failed(error, begun)
             raise self._explained(error) from error
         duration = since(begun)
+        self._close()
         self.working.told(RunFinished(outcome="done", duration_ms=duration))
-        try:
-            self.working.own_session()
-            self.working.keep_events()
-            self.journal.close_run(self.working.run, "done")
-        except SmetaError as error:
-            # Everything is committed; the next run closes this one.
-            self.working.told(
-                Noticed(severity="WARNING", message=f"the run could not be closed: {error.message}")
-            )
         return RunResult(run=self.working.run, duration_ms=duration)
+
+    def _close(self) -> None:
+        """Close the run, as the last thing: until then the same command is known to be a repetition.
+
+        A rollback of the last two, closed with its last commit and killed before it could say so, would undo two more.
+        """
+        try:
+            try:
+                self._say_done()
+            except ConnectionLost:
+                self.journal.reconnect()
+                prepare(self.journal.session, self.working.environment)
+                self._say_done()
+        except SmetaError as error:
+            raise RunUnclosed(
+                f"the run could not be closed: {error.message}",
+                hint="run the same command again: it closes the run",
+                changed=f"all of it is committed: {', '.join(self.committed)}",
+            ) from error
+
+    def _say_done(self) -> None:
+        self.working.own_session()
+        self.working.keep_events()
+        self.journal.close_run(self.working.run, "done")
 
     def _step(self, step: Step) -> None:
         match step:
@@ -267,6 +283,8 @@ class _Run:
         try:
             held, now, rows, done = self.journal.guard(self.working.run)
         except ServerError as error:
+            if self._meant(error) is not error:
+                raise
             raise HistoryTouched(
                 f"the history or the journal cannot be read any more: {error.message}",
                 hint="a statement of this step dropped or changed them; they are smeta's own",

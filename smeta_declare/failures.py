@@ -77,6 +77,12 @@ class Interrupted(StoppedHalfway):
     code = "halfway"
 
 
+class RunUnclosed(StoppedHalfway):
+    """Every step is committed, and the journal could not be told that the run is over."""
+
+    code = "run-unclosed"
+
+
 def failure(
     error: ServerError, sent: Sendable | None, location: Location | None, where: str, direction: Direction
 ) -> SmetaError:

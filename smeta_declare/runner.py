@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ from smeta_declare.leftovers import clean_up
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
-from smeta_declare.postgres.connection import Session
+from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
@@ -157,15 +158,34 @@ class Runner(Reader):
         agreed: Callable[[Plan], None],
     ) -> tuple[Plan, RunResult | None]:
         """Plan under the lock, so that what is planned is what is run."""
+        stop = Stop(cancel=lambda: journal.session.cancel())
+        with stop.listening():
+            try:
+                return self._planned_and_run(journal, planned, agreed, stop)
+            except ServerError as error:
+                if stop.asked and error.timed_out:  # a question of our own was cancelled
+                    raise stop.noticed() from error
+                raise
+
+    def _planned_and_run(
+        self,
+        journal: Journal,
+        planned: Callable[[], tuple[Plan, History]],
+        agreed: Callable[[Plan], None],
+        stop: Stop,
+    ) -> tuple[Plan, RunResult | None]:
         target, _ = journal.state()
         refuse_unless_writable(journal, in_recovery=target.in_recovery)
         journal.lock(
             self.environment.locks.runner_wait_ms,
             lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
+            pause=stop.sleep,
         )
         try:
             plan, history = planned()
-            agreed(plan)
+            with stop.paused():
+                agreed(plan)
+            stop.check()
             if plan.empty:
                 if history.open_runs:
                     journal.close_dead_runs(self.run)
@@ -179,12 +199,14 @@ class Runner(Reader):
                 secrets=self.secrets,
                 run=self.run,
                 told=self.told,
+                stop=stop,
                 back_up=lambda step, stop: self._back_up(journal.session, step, stop),
             )
             return plan, result
         finally:
             if journal.session.usable and not journal.session.in_transaction:
-                journal.unlock()
+                with suppress(ConnectionLost):  # the lock is gone with it
+                    journal.unlock()
 
     def _back_up(self, session: Session, step: BackupStep, stop: Stop) -> None:
         self.back_up(session, step.policy, step.label, cancelled=lambda: stop.asked)

@@ -9,16 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from smeta_declare.errors import Exit, Retryable, SmetaError
+from smeta_declare.errors import Exit, SmetaError, Stopped
 
 _PATIENCE = 10.0  # seconds that a COMMIT may take after a signal before it is cancelled, too
 _AGAIN = 0.5  # seconds between two cancels: one that comes before its statement is lost
-
-
-class Stopped(Retryable):
-    """Somebody asked us to stop: Ctrl-C, or whoever runs the job."""
-
-    code = "interrupted"
 
 
 class Stop:
@@ -77,9 +71,23 @@ class Stop:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            # What is left is to say how it ended, and that must not become another exit code.
+            for number in before:
+                signal.signal(number, signal.SIG_IGN)
             self._noticed.set()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While a person is asked something: Ctrl-C is the answer no."""
+        self.check()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._signal:

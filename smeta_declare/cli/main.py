@@ -15,7 +15,7 @@ from smeta_declare import __version__
 from smeta_declare.cli.app import App
 from smeta_declare.cli.views import show_bug, show_error
 from smeta_declare.diagnostics import nearest
-from smeta_declare.errors import Exit, SmetaError, UsageError
+from smeta_declare.errors import Exit, SmetaError, Stopped, UsageError
 
 # Verb → module and one line of help. The modules are imported when the verb is called.
 COMMANDS = {
@@ -129,7 +129,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return Exit.FAILED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\ninterrupted: `smeta status` tells where the database stands", err=True)
+        show_error(Stopped("stopped by a signal", hint="`smeta status` tells where the database stands"))
         return Exit.RETRY
     except BrokenPipeError:
         # Whoever read our output has left: nobody to tell, and nothing of the database depends on it.

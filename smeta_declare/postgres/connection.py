@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import select
 import time
@@ -21,6 +22,7 @@ from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import Locks, Timeouts
 from smeta_declare.errors import InvalidInput, Refused, Retryable, SmetaError
 
+logging.getLogger("psycopg").addHandler(logging.NullHandler())  # what it has to say is in its errors
 OLDEST, NEWEST = 14, 18  # the majors that are supported; newer ones may be read, not applied to
 
 Rows = list[tuple[Any, ...]]
@@ -123,6 +125,7 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
             application_name=application_name or f"smeta/{__version__}",
             client_encoding="UTF8",
             keepalives_idle=30,
+            tcp_user_timeout=60_000,  # milliseconds; a network that is gone is noticed, where the system can
         )
     except psycopg.Error as error:
         message = re.sub(r"\s*\n\s*", " · ", str(error).strip())

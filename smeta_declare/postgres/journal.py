@@ -77,6 +77,12 @@ class Journal:
             "key": int.from_bytes(hashlib.sha256(str(place).encode()).digest()[:4]) & 0x7FFFFFFF,
         }
 
+    def reconnect(self) -> None:
+        """Go on over another connection to the same address; the lock was lost with the one before."""
+        session = self.session.beside("")
+        self.session.close()
+        self.session = session
+
     def over(self, session: Session) -> Journal:
         """The same journal through another session."""
         return Journal(session, self.place)
@@ -160,7 +166,13 @@ class Journal:
             with privileges_explained(f"to upgrade the journal from format {number}", hint):
                 self.session.ask(f"upgrade_{number}", self._names)
 
-    def lock(self, wait_ms: int, told: Callable[[str, int], None]) -> None:
+    def lock(
+        self,
+        wait_ms: int,
+        told: Callable[[str, int], None],
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Take the runner's lock, asking again until `wait_ms`; RunnerBusy names the holder.
 
         Never waits inside the server: a waiting query holds a snapshot, and CREATE INDEX CONCURRENTLY of the
@@ -177,7 +189,7 @@ class Journal:
                     changed="nothing was run",
                 )
             told(holder, waited)
-            time.sleep(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))
+            pause(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))
 
     def lock_holder(self) -> str | None:
         """Who holds the runner's lock, as far as our role may see; None where nobody does."""

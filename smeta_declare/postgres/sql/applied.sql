@@ -1,7 +1,7 @@
 -- Whatever search_path the role has: only pg_catalog is needed, and written out.
-insert into {table} (version, name, description, execution_time_ms, checksum, meaning, inputs,
+insert into {table} (id, version, name, description, execution_time_ms, checksum, meaning, inputs,
                      forward_sql, rollback_sql, validation_sql, details)
-select version, name, description, execution_time_ms, checksum, meaning, inputs,
+select (select coalesce(max(id), 0) + 1 from {table}), version, name, description, execution_time_ms, checksum, meaning, inputs,
        forward_sql, rollback_sql, validation_sql, details
 from pg_catalog.json_to_record(%(row)s)
      as row (version pg_catalog.text, name pg_catalog.text, description pg_catalog.text,

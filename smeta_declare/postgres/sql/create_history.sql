@@ -1,4 +1,5 @@
 -- What smeta keeps in a database: made once, under the runner's lock, in one transaction.
+-- No sequence anywhere: in a database that was cloned from a template, one can hand out a number again after a crash.
 -- The history table is for people; the journal is what runs are resumed from.
 create schema if not exists {journal};
 create table {journal}.history (
@@ -35,7 +36,6 @@ create table {journal}.step (
     primary key (history, version, direction, position, round, state)
 );
 create table {journal}.event (
-    id bigint generated always as identity primary key,
     run uuid not null references {journal}.run,
     at timestamptz not null default pg_catalog.clock_timestamp(),
     event text not null,
@@ -58,7 +58,7 @@ create table {journal}.backfill (
     primary key (history, version, direction, position, round)
 );
 create table {table} (
-    id bigint generated always as identity unique,
+    id bigint not null unique,
     version text primary key,
     name text not null,
     description text not null,

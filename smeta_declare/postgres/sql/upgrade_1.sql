@@ -1,6 +1,5 @@
 -- Journal format 1 to 2: events of runs, kept beside them; how far backfills are.
 create table {journal}.event (
-    id bigint generated always as identity primary key,
     run uuid not null references {journal}.run,
     at timestamptz not null default pg_catalog.clock_timestamp(),
     event text not null,
@@ -22,4 +21,5 @@ create table {journal}.backfill (
     at timestamptz not null default pg_catalog.clock_timestamp(),
     primary key (history, version, direction, position, round)
 );
+alter table {table} alter id drop identity;
 update {journal}.history set format = 2 where format = 1;
