@@ -107,8 +107,9 @@ class Working:
 
     def keep_events(self) -> None:
         """Write what is to be kept."""
-        kept, self._kept = self._kept, []
+        kept = tuple(self._kept)
         self.journal.write_events(self.run, kept)
+        del self._kept[: len(kept)]  # the monitor may have told of more
 
     def begin_work(self, work: Work) -> None:
         """A migration's share of a step begins."""

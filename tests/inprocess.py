@@ -14,7 +14,7 @@ from smeta_declare.cli import main, views
 from smeta_declare.masking import Masker
 from tests.workspace import Outcome, Workspace
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def smeta(workspace: Workspace, *arguments: str, environ: Mapping[str, str] | None = None) -> Outcome:
