@@ -117,6 +117,8 @@ def failure(
     }
     hints = {
         "25006": "the server has become a standby, or somebody closed the database to writing: connect to the primary",
+        "2D000": "it commits or rolls back inside: it can run outside of a transaction, with "
+        "`-- smeta: commits-inside resume=again` (or done) above it, which says what to do when it was cut off",
         "42501": "grant the role what it needs, or set `role:` to the owner",
         "0A000": "PostgreSQL cannot do this here; see its message",
         "25001": "PostgreSQL refuses this inside a transaction, and a parse tree does not tell (a partitioned table, "

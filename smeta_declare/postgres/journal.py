@@ -210,7 +210,7 @@ class Journal:
 
     def guard(self, run: str) -> tuple[bool, str, list[str], int]:
         """Whether we hold the lock, the open transaction's id, `version checksum` of each history row, done steps."""
-        (row,) = self.session.ask("guard", self._names, run=run, **self._lock)[0].rows
+        (row,) = self.session.ask("guard", self._names, run=run, pid=self.session.pid, **self._lock)[0].rows
         return bool(row[0]), str(row[1]), list(row[2]), int(row[3])
 
     def open_run(self, run: str, plan: Plan) -> None:

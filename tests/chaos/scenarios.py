@@ -95,6 +95,8 @@ def _around(statement: str, undo: str) -> tuple[Script, ...]:
 
 _BUILD = "create index concurrently items_n on items (n);\n"
 _DROP = "drop index concurrently items_n;\n"
+_BATCHES = "-- smeta: batch key=id size=40\nupdate items set n = n + 1;\n"
+_BATCHES_BACK = "-- smeta: batch key=id size=60\nupdate items set n = n - 1;\n"
 _ATTACH = "alter table parts attach partition parts_1 for values from (0) to (100);\n"
 
 SCENARIOS = (
@@ -148,8 +150,14 @@ SCENARIOS = (
         arguments=("rollback", "--to", "1_before"),
         blocked="items",
     ),
-    # A batched backfill belongs here too, as soon as there are any: scripts with `-- smeta: batch key=id size=20`
-    # on `update items set n = n + 1`, which a second execution of a batch would show by itself.
+    # A second execution of a batch shows by itself: n would be one more.
+    Scenario(name="batch", scripts=_around(_BATCHES, _BATCHES_BACK)),
+    Scenario(
+        name="back-batch",
+        scripts=_around(_BATCHES, _BATCHES_BACK),
+        prepare=(("apply",),),
+        arguments=("rollback", "--to", "1_before"),
+    ),
 )
 
 

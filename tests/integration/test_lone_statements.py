@@ -287,3 +287,68 @@ def test_a_signal_while_the_backup_is_taken_leaves_nothing(
     assert workspace.applied() == []
     left = [p.name for p in Path(workspace.root / "backups").iterdir()]
     assert [name for name in left if not name.startswith(".")] == []
+
+
+COMMITTING = (
+    "create table ran (at timestamptz default clock_timestamp());"
+    "create procedure work() language plpgsql as $$begin "
+    "insert into ran default values; commit; perform pg_sleep(%s); insert into ran default values; end$$"
+)
+
+
+def test_a_procedure_that_commits_needs_a_word_on_how_to_resume(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query(COMMITTING % "0")
+    path = workspace.migration("1_a", "call work();")
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 1
+    assert "-- smeta: commits-inside resume=again" in refused.err
+    assert database.query("select count(*) from ran") == [(0,)]
+    path.write_text(path.read_text().replace("call", "-- smeta: commits-inside resume=again\ncall"))
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select count(*) from ran") == [(2,)]
+
+
+@pytest.mark.parametrize(("resume", "rows"), [("again", 3), ("done", 1)])
+def test_a_procedure_that_was_cut_off_is_resumed_as_its_file_says(
+    workspace: Workspace, database: TestDatabase, resume: str, rows: int
+) -> None:
+    database.query(COMMITTING % "60")
+    workspace.migration("1_a", f"-- smeta: commits-inside resume={resume}\ncall work();")
+    run = workspace.start("apply", "--env", "test")
+    until_running(database, "call work()%")
+    until(lambda: database.query("select count(*) from ran") == [(1,)])
+    run.kill()
+    run.communicate()
+    calls = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'call work()%%'"
+    until(lambda: not database.query(calls), what="its process is gone")
+    database.query(
+        COMMITTING.split(";", 1)[1].replace("create procedure", "create or replace procedure") % "0"
+    )
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert database.query("select count(*) from ran") == [(rows,)]
+    assert workspace.applied() == ["1_a"]
+
+
+def test_what_belongs_to_another_role_is_told(workspace: Workspace, database: TestDatabase) -> None:
+    owner, other = f"owner_{database.name}", f"other_{database.name}"
+    user = database.conninfo.parameters()["user"]
+    database.query_as_admin(f"create role {owner}; create role {other}; grant {owner}, {other} to {user}")
+    database.query_as_admin(f"grant create on schema public to {owner}, {other}")
+    database.query_as_admin(f"grant create on database {database.name} to {owner}; grant {other} to {owner}")
+    workspace.environment = f"role: {owner}"
+    workspace.migration("1_a", f"create table a (id int);\nset role {other};\ncreate table b (id int);")
+    try:
+        done = workspace.smeta("apply", "--env", "test")
+
+        assert done.code == 0, done.err
+        assert f"b belongs to {other}, not to role {owner}" in done.err
+        assert "a belongs" not in done.err
+    finally:
+        database.query_as_admin(f"drop owned by {owner}, {other}; drop role {owner}; drop role {other}")

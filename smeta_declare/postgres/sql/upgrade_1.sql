@@ -21,5 +21,5 @@ create table {journal}.backfill (
     at timestamptz not null default pg_catalog.clock_timestamp(),
     primary key (history, version, direction, position, round)
 );
-alter table {table} alter id drop identity;
+alter table {table} alter id drop identity if exists;
 update {journal}.history set format = 2 where format = 1;
