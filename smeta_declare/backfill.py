@@ -25,7 +25,7 @@ from smeta_declare.working import LockMissed, Working, since
 _LONG = 1.0  # seconds: a batch that takes longer is too large
 _SHORT = 0.5  # and one that takes less may grow again, up to the size that was asked for
 _TELL = 1.0  # seconds between two words on how far it is
-_LAG = 0.5  # seconds between two looks at the standbys
+_LOOK = 0.5  # seconds between two looks at standbys and old transactions
 _PASSES = 10  # of one run
 _HIDDEN = "42501"  # insufficient_privilege, which row security is with `row_security = off`
 
@@ -81,7 +81,7 @@ class Backfill:
             )
         )
         while not self.at.done:
-            self._wait_for_standbys()
+            self._wait_for_others()
             working.retrying(self.step.id, self._next, hold=False)
             self._tell()
             if not self.at.done:
@@ -299,18 +299,31 @@ class Backfill:
 
     # beside the batches
 
-    def _wait_for_standbys(self) -> None:
-        """Pause while a standby that we can see is further behind than it may be."""
-        limit = self.batch.options.max_lag_ms
-        if limit is None or (self.batches and time.monotonic() - self._looked_at < _LAG):
+    def _wait_for_others(self) -> None:
+        """Pause while a standby is further behind than it may be, or an old transaction holds the table.
+
+        Rows that such a transaction may still see cannot be vacuumed: each batch would make the table grow.
+        """
+        if self.batches and time.monotonic() - self._looked_at < _LOOK:
             return
-        while True:
-            self._looked_at = time.monotonic()
-            lag = self.working.session.ask("replica_lag")[0].rows[0][0]
-            if lag is None or lag <= limit:
-                return
-            self.working.told(BackfillPaused(step=self.step.id, lag_ms=lag))
-            self.working.stop.sleep(_LAG)
+        while reason := self._in_the_way():
+            self.working.told(BackfillPaused(step=self.step.id, reason=reason))
+            self.working.stop.sleep(_LOOK)
+
+    def _in_the_way(self) -> str | None:
+        self._looked_at = time.monotonic()
+        session, limit = self.working.session, self.batch.options.max_lag_ms
+        if limit is not None:
+            lag = session.ask("replica_lag")[0].rows[0][0]
+            if lag is not None and lag > limit:
+                return f"a standby is {lag} ms behind"
+        age = self.working.environment.locks.require_quiet_ms
+        if age is not None and self.batches:
+            session.send("reset search_path")  # the table as the statement names it
+            rows = session.ask("not_quiet", None, tables=[self.batch.relation], age_ms=age)[0].rows
+            if rows:
+                return str(rows[0][0])
+        return None
 
     def _tell(self) -> None:
         now = time.monotonic()

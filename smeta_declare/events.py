@@ -198,11 +198,11 @@ class BackfillProgress(Progressed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillPaused(Event):
-    """A backfill waits for a standby that is behind."""
+class BackfillPaused(Progressed):
+    """A backfill waits: for a standby that is behind, for an old transaction that holds its table."""
 
     step: str
-    lag_ms: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

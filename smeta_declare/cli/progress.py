@@ -97,7 +97,7 @@ class Progress:
                 eta = f", about {event.eta_s} s left" if event.eta_s is not None else ""
                 self._moving(f"{event.step}: {event.rows:,} rows{total}, {event.rate:,.0f}/s{eta}")
             case BackfillPaused():
-                self._moving(f"{event.step}: waits for a standby that is {event.lag_ms} ms behind")
+                self._moving(f"{event.step}: waits, {event.reason}")
             case BackfillDone():
                 passes = f", {event.passes} passes" if event.passes > 1 else ""
                 talk(

@@ -521,3 +521,29 @@ def test_a_backfill_that_was_abandoned_can_be_undone(workspace: Workspace, datab
     assert workspace.applied() == ["1_before"]
     assert apply(workspace).code == 0
     assert database.query("select count(*) from items where tenant = 'x'") == [(40,)]
+
+
+def test_a_backfill_pauses_for_an_old_transaction_on_its_table(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    items(database, 40)
+    workspace.environment = "locks: {require_quiet: 100ms}"
+    workspace.migration(
+        "1_a",
+        "-- smeta: batch key=id size=2 pause=200ms\nupdate items set tenant = 'x' where tenant is null;",
+    )
+    run = workspace.start("apply", "--env", "test")
+    done = "select count(*) from items where tenant is not null"
+    until(lambda: database.query(done) > [(0,)])
+    with locked(database, "select count(*) from items"):
+        asks = (
+            "select 1 from pg_stat_activity where query like 'select distinct pg_catalog.format(%%' "
+            "and clock_timestamp() - state_change > '300 ms'"
+        )
+        until(lambda: bool(database.query(asks)), what="it waits between two looks")
+        assert database.query(done) < [(40,)]
+    _, err = run.communicate(timeout=60)
+
+    assert run.returncode == 0, err
+    assert "1_a/1: waits, pid" in err
+    assert database.query(done) == [(40,)]
