@@ -82,3 +82,23 @@ def test_a_run_that_is_over_before_the_fault_is_done(stage: Stage, tmp_path: Pat
 
     assert report.complaints == []
     assert report.codes == [0]
+
+
+@pytest.mark.parametrize("name", ["each-cut-answered-c1", "all-cut-answered-c0"])
+def test_a_commit_whose_answer_is_lost_is_settled_and_the_run_goes_on(
+    stage: Stage, tmp_path: Path, name: str
+) -> None:
+    report = play(stage, parse(name), tmp_path)
+
+    assert report.complaints == []
+    assert report.codes == [0]
+    assert "the answer to COMMIT was lost, and it is committed" in report.told[0]
+
+
+@pytest.mark.parametrize("name", ["each-cut-before-c1", "each-restart-before-c1"])
+def test_a_commit_that_never_arrived_is_found_undone(stage: Stage, tmp_path: Path, name: str) -> None:
+    report = play(stage, parse(name), tmp_path)
+
+    assert report.complaints == []
+    assert report.codes == [5, 0]  # the first migration is committed
+    assert "the answer to COMMIT was lost, and it is not committed" in report.told[0]
