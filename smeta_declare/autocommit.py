@@ -41,7 +41,7 @@ class Alone:
             working.alone = True
             working.send_alone(work, statement)
             self._check(statement)
-        self._ran, working.alone = True, False
+        self._ran = working.alone = True  # committed, and the journal does not say so yet
         working.own_session()
         working.session.send("begin")
         if not working.journal.write_steps(working.history_id, working.run, [work]):
@@ -50,6 +50,7 @@ class Alone:
             )
         working.keep_events()
         working.session.send("commit")
+        working.alone = False
         working.end_work(work, begun)
 
     def _done_already(self, fresh: str) -> bool:
