@@ -42,14 +42,15 @@ class Alone:
             working.send_alone(work, statement)
             self._check(statement)
         self._ran = working.alone = True  # committed, and the journal does not say so yet
-        working.own_session()
-        working.session.send("begin")
-        if not working.journal.write_steps(working.history_id, working.run, [work]):
-            raise StateChanged(
-                f"step {self.step.id} is in the journal already", hint="run the same command again"
-            )
-        working.keep_events()
-        working.session.send("commit")
+        with working.guarded(), working.stop.patient():
+            working.own_session()
+            working.session.send("begin")
+            if not working.journal.write_steps(working.history_id, working.run, [work]):
+                raise StateChanged(
+                    f"step {self.step.id} is in the journal already", hint="run the same command again"
+                )
+            working.keep_events()
+            working.session.send("commit")
         working.alone = False
         working.end_work(work, begun)
 

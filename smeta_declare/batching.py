@@ -109,7 +109,7 @@ class Batch:
         rows = f"select {self.key} as k from {self.source}{self._where(self._bounds(lower, highest))}"  # noqa: S608
         # Qualified, because a bare k would be the text of the answer, and 9 comes after 10 there.
         return (
-            f"select batch.k::pg_catalog.text from ({rows} order by {self.key} limit {size}) as batch "  # noqa: S608
+            f"select {_plain('batch.k')} from ({rows} order by {self.key} limit {size}) as batch "  # noqa: S608
             "order by batch.k desc limit 1"
         )
 
@@ -123,7 +123,7 @@ class Batch:
 
     @property
     def _keys(self) -> str:
-        return f"select {self.key}::pg_catalog.text from {self.source}"  # noqa: S608
+        return f"select {_plain(self.key)} from {self.source}"  # noqa: S608
 
     def _where(self, bounds: list[str]) -> str:
         conditions = [*([f"({self.until}\n)"] if self.until else []), *bounds]
@@ -466,3 +466,8 @@ def _nodes(node: Any, tag: str, *, leave_out: str = "") -> Iterator[Node]:
                 yield from _nodes(each, tag, leave_out=leave_out)
         case _:
             pass
+
+
+def _plain(key: str) -> str:
+    """A key as text that means the same under every DateStyle: it is kept, and read in a later session."""
+    return f"pg_catalog.to_jsonb({key}) operator(pg_catalog.#>>) '{{}}'"

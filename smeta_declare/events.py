@@ -135,10 +135,11 @@ class StepRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocked(Event):
-    """A step waits for locks that these sessions hold."""
+    """A step waits for locks that these sessions hold; what they run is shown, and not kept in the database."""
 
     step: str
     blockers: tuple[str, ...]
+    queries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,9 +102,8 @@ class _Run:
 
     def run(self) -> RunResult:
         begun = time.monotonic()
-        if self.history.id is None:
-            self.journal.create()
-        self.journal.upgrade()
+        self.working.position = "the journal"
+        self.working.retrying("journal", self._prepare_journal, hold=False)
         target, now = self.journal.state()
         if now.id is None or (self.history.id is not None and now.digest() != self.history.digest()):
             raise StateChanged(
@@ -126,13 +125,22 @@ class _Run:
                 self.working.stop.check()
                 self._step(step)
         except BaseException as error:
-            error = self._meant(error)
-            self._failed(error, begun)
-            raise self._explained(error) from error
+            meant = self._meant(error)
+            self._failed(meant, begun)
+            explained = self._explained(meant)
+            if explained is error:
+                raise
+            raise explained from error
         duration = since(begun)
         self._close()
         self.working.told(RunFinished(outcome="done", duration_ms=duration))
         return RunResult(run=self.working.run, duration_ms=duration)
+
+    def _prepare_journal(self) -> None:
+        with self.working.guarded():
+            if self.history.id is None:
+                self.journal.create()
+            self.journal.upgrade()
 
     def _close(self) -> None:
         """Close the run, as the last thing: until then the same command is known to be a repetition.

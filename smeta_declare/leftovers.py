@@ -98,7 +98,7 @@ def clean_up(session: Session, started: Started) -> Iterator[str]:
         return
     effect, before = from_dict(dict(started.kept["effect"])), started.kept.get("before", ())
     # Names are resolved as the statement did; nobody queues behind the statements that clean.
-    session.send("reset search_path; set lock_timeout = 0")
+    session.send("reset search_path; set lock_timeout = 0; set statement_timeout = 0")
     if look(session, effect, before) is Found.HALF:
         yield from clean(session, effect, before)
 

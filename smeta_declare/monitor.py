@@ -11,8 +11,8 @@ from typing import Any
 
 from smeta_declare.environment import Locks
 from smeta_declare.errors import SmetaError
-from smeta_declare.events import Blocked, BlockerTerminated, BuildProgressed, Sink
-from smeta_declare.postgres.connection import Session
+from smeta_declare.events import Blocked, BlockerTerminated, BuildProgressed, Noticed, Sink
+from smeta_declare.postgres.connection import ServerError, Session
 
 _FIRST = 0.05  # seconds after which a step is looked at for the first time; shorter ones cost nothing
 _QUICK = 0.05  # seconds between two looks while somebody waits or a lock is held
@@ -42,6 +42,18 @@ class Blocker:
         return self.autovacuum and "(to prevent wraparound)" not in (self.query or "")
 
     def __str__(self) -> str:
+        return self.who + self.words
+
+    @property
+    def words(self) -> str:
+        """What it runs or ran last, at most 120 characters; it may hold secrets of others, and is never kept."""
+        query = " ".join((self.query or "").split())
+        visible = self.state is not None or self.age_s is not None
+        return f": {query[:120]}" if query and visible else ""
+
+    @property
+    def who(self) -> str:
+        """Whose session it is, and its state."""
         if self.pid == 0:
             return "a prepared transaction (see pg_prepared_xacts)"
         what = "autovacuum" if self.autovacuum else f"user {self.user or '?'}"
@@ -51,9 +63,7 @@ class Blocker:
         age = f" for {self.age_s} s" if self.age_s is not None else ""
         if self.state is None and self.age_s is None:
             return f"pid {self.pid}, {what}{name} (more is not visible to our role: grant pg_read_all_stats)"
-        state = f", {self.state or 'at work'}{age}"
-        query = " ".join((self.query or "").split())
-        return f"pid {self.pid}, {what}{name}{state}" + (f": {query[:120]}" if query else "")
+        return f"pid {self.pid}, {what}{name}, {self.state or 'at work'}{age}"
 
 
 @dataclass(slots=True)
@@ -90,6 +100,7 @@ class Monitor:
         self._told_of: set[tuple[str, tuple[int, ...]]] = set()
         self._told_at = 0.0
         self._closing = threading.Event()
+        self._cancelling = threading.Lock()  # a cancel hits the watched try, before its COMMIT, or nothing
         self._thread = threading.Thread(target=self._loop, name="smeta monitor", daemon=True)
 
     def __enter__(self) -> Monitor:
@@ -108,7 +119,13 @@ class Monitor:
         try:
             yield watch
         finally:
-            self._watch = None
+            with self._cancelling:
+                self._watch = None
+
+    def release(self, watch: Watch) -> None:
+        """From here on nothing is cancelled: a cancelled COMMIT does not wait for its standby any more."""
+        with self._cancelling:
+            watch.hold = False
 
     def _loop(self) -> None:
         pause = _FIRST
@@ -140,10 +157,10 @@ class Monitor:
         if not rows or watch is not self._watch:
             return _FIRST
         watch.waiting, blockers, held, progress, watch.deadlock_timeout_ms = rows[0]
-        if blockers:
-            self._blocked(watch, tuple(Blocker(**b) for b in blockers))
         if watch.hold:
             self._holding(watch, held or {})
+        if blockers:
+            self._blocked(watch, tuple(Blocker(**b) for b in blockers))
         if progress:
             self._progressed(watch, progress)
         young = time.monotonic() - watch.begun < 2
@@ -154,11 +171,29 @@ class Monitor:
         key = (watch.step, tuple(b.pid for b in blockers))
         if key not in self._told_of:
             self._told_of.add(key)
-            self._told(Blocked(step=watch.step, blockers=tuple(map(str, blockers))))
+            self._told(
+                Blocked(
+                    step=watch.step,
+                    blockers=tuple(b.who for b in blockers),
+                    queries=tuple(b.words for b in blockers),
+                )
+            )
         for blocker in blockers:
             if blocker.pid and blocker.application in self._locks.terminate_blockers and self._session:
-                self._session.ask("terminate", None, pid=blocker.pid)
-                self._told(BlockerTerminated(step=watch.step, blocker=str(blocker)))
+                self._end(watch, blocker)
+
+    def _end(self, watch: Watch, blocker: Blocker) -> None:
+        key = ("ended", (blocker.pid,))
+        if key in self._told_of or not self._session:
+            return
+        self._told_of.add(key)
+        try:
+            ended = self._session.ask("terminate", None, pid=blocker.pid)[0].rows[0][0]
+        except ServerError as error:
+            self._told(Noticed(severity="WARNING", message=f"{blocker.who} cannot be ended: {error.message}"))
+            return
+        if ended:
+            self._told(BlockerTerminated(step=watch.step, blocker=blocker.who))
 
     def _holding(self, watch: Watch, held: dict[str, str]) -> None:
         now = time.monotonic()
@@ -167,8 +202,10 @@ class Monitor:
             return
         for relation, since in watch.seen.items():
             if (now - since) * 1000 >= self._locks.hold_ms:
-                watch.overdue = f"{held[relation]} on {relation}"
-                self._session.ask("cancel", None, pid=self.pid)
+                with self._cancelling:
+                    if watch is self._watch and watch.hold:
+                        watch.overdue = f"{held[relation]} on {relation}"
+                        self._session.ask("cancel", None, pid=self.pid)
                 return
 
     def _progressed(self, watch: Watch, progress: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from smeta_declare.leftovers import clean_up
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
-from smeta_declare.postgres.connection import ConnectionLost, ServerError, Session
+from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
@@ -205,7 +205,7 @@ class Runner(Reader):
             return plan, result
         finally:
             if journal.session.usable and not journal.session.in_transaction:
-                with suppress(ConnectionLost):  # the lock is gone with it
+                with suppress(SmetaError):  # the connection is closed next, and the lock goes with it
                     journal.unlock()
 
     def _back_up(self, session: Session, step: BackupStep, stop: Stop) -> None:

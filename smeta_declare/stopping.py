@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -102,9 +103,9 @@ class Stop:
 
     def _act(self) -> None:
         self._asked.set()
-        if self._committing.is_set():
-            self._noticed.wait(_PATIENCE)
+        patience = time.monotonic() + _PATIENCE
         while not self._noticed.is_set():
-            with suppress(SmetaError):
-                self._cancel()
+            if not self._committing.is_set() or time.monotonic() > patience:
+                with suppress(SmetaError):
+                    self._cancel()
             self._noticed.wait(_AGAIN)

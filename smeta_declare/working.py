@@ -101,7 +101,12 @@ class Working:
 
     def told(self, event: Event) -> None:
         """Tell an event; some are kept in the journal with the next commit."""
-        if isinstance(event, _KEPT):
+        # Everybody who may read the journal reads what is kept: no query of others, no words of the server.
+        if isinstance(event, Blocked):
+            self._kept.append(replace(event, queries=()))
+        elif isinstance(event, RunFinished):
+            self._kept.append(replace(event, error=event.error and event.error.partition(":")[0]))
+        elif isinstance(event, _KEPT):
             self._kept.append(event)
         self._told(event)
 
@@ -224,15 +229,16 @@ class Working:
             )
         if error.lock_not_available:
             blockers = tuple(f"blocked by {b}" for b in watch.blockers) if watch else ()
+            told = () if sent and sent.statement.secrets else error.detail
             return LockMissed(
-                f"{self.position}: {error.message}", detail=(*error.detail, *blockers), location=location
+                f"{self.position}: {error.message}", detail=(*told, *blockers), location=location
             )
         return failure(error, sent, location, self.position, self.direction)
 
     def commits(self) -> None:
         """From here on the monitor cancels nothing: a cancelled COMMIT does not wait for its standby any more."""
         if self._watch:
-            self._watch.hold = False
+            self.monitor.release(self._watch)
 
     # trying again
 

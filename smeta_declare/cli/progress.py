@@ -76,8 +76,8 @@ class Progress:
                     f"again in {event.wait_ms} ms"
                 )
             case Blocked():
-                for blocker in event.blockers:
-                    talk(f"blocked  {event.step} waits for {blocker}")
+                for blocker, query in zip(event.blockers, event.queries, strict=True):
+                    talk(f"blocked  {event.step} waits for {blocker}{query}")
             case BlockerTerminated():
                 talk(f"ended    {event.blocker} (locks.terminate_blockers)")
             case LeftoverCleaned():

@@ -22,6 +22,6 @@ cross join (values ('select'), ('insert'), ('delete'), ('update')) as asked(righ
 where c.relkind = 'r'
   and (right_asked in ('select', 'insert')
        or right_asked = 'delete' and nspname = %(schema)s
-       or right_asked = 'update' and relname = 'run')
+       or right_asked = 'update' and relname in ('run', 'step', 'backfill'))
   and ((nspname = %(schema)s and relname = %(table)s)
-       or (nspname = %(journal)s and relname in ('history', 'run', 'step', 'event')));
+       or (nspname = %(journal)s and relname in ('history', 'run', 'step', 'event', 'backfill')));
