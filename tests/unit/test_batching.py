@@ -52,11 +52,13 @@ def test_a_condition_that_is_given_goes_into_every_batch() -> None:
         "update t set a = b where ( c\n) and (a is null or d\n) and t.id > '3' and t.id <= '8'"
     )
     assert found.next_bound("'3'", None, 10) == (
-        "select pg_catalog.to_jsonb(batch.k) operator(pg_catalog.#>>) '{}' from (select t.id as k from t where (a is null or d\n) and t.id > '3' "
+        "select pg_catalog.to_jsonb(batch.k) operator(pg_catalog.#>>) '{}' "
+        "from (select t.id as k from t where (a is null or d\n) and t.id > '3' "
         "order by t.id limit 10) as batch order by batch.k desc limit 1"
     )
     assert found.left() == (
-        "select t.id::pg_catalog.text from t where (a is null or d\n) order by t.id limit 1"
+        "select pg_catalog.to_jsonb(t.id) operator(pg_catalog.#>>) '{}' "
+        "from t where (a is null or d\n) order by t.id limit 1"
     )
 
 
