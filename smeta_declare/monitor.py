@@ -17,6 +17,7 @@ from smeta_declare.postgres.connection import ServerError, Session
 _FIRST = 0.05  # seconds after which a step is looked at for the first time; shorter ones cost nothing
 _QUICK = 0.05  # seconds between two looks while somebody waits or a lock is held
 _SLOW = 0.5
+_SHARE = 20  # times as long as a look takes passes before the next: thousands of locks take long to read
 _TELL = 1.0  # seconds between two words on the progress of a build
 
 
@@ -153,6 +154,7 @@ class Monitor:
             self._session = self._connect()
             # Names come out with their schema; a look that hangs is no look.
             self._session.send("set search_path = pg_catalog; set statement_timeout = '5s'")
+        begun = time.monotonic()
         rows = self._session.ask("watch", None, pid=self.pid, journal=self._journal_schema)[0].rows
         if not rows or watch is not self._watch:
             return _FIRST
@@ -164,7 +166,8 @@ class Monitor:
         if progress:
             self._progressed(watch, progress)
         young = time.monotonic() - watch.begun < 2
-        return _QUICK if watch.waiting or watch.seen or young else _SLOW
+        pause = _QUICK if watch.waiting or watch.seen or young else _SLOW
+        return max(pause, _SHARE * (time.monotonic() - begun))
 
     def _blocked(self, watch: Watch, blockers: tuple[Blocker, ...]) -> None:
         watch.blockers = blockers
