@@ -420,7 +420,7 @@ class _Play:
     def _judge_code(self, code: int, told: str) -> None:
         """Exit codes say the truth about what is in the database at that moment."""
         killed = self.case.fault is Fault.KILL
-        if "Traceback" in told or "bug" in told.partition("\n")[0]:
+        if "Traceback (most recent call last)" in told or "error[bug]" in told:
             self.complain("a traceback or a bug was told")
         if killed and code == -signal.SIGKILL:
             return
