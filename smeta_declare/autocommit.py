@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from smeta_declare.events import LeftoverCleaned
-from smeta_declare.failures import StateChanged, StatementFailed
+from smeta_declare.errors import SmetaError
+from smeta_declare.events import FoundDone, LeftoverCleaned
+from smeta_declare.failures import LockTimeout, StateChanged, StatementFailed
 from smeta_declare.leftovers import Found, clean, look, standing
 from smeta_declare.plan import AutocommitStep, PlannedStatement
+from smeta_declare.postgres.connection import ServerError
 from smeta_declare.run import History, Started
-from smeta_declare.standalone import BuildsIndex, Effect, Reindexes, as_dict, from_dict
-from smeta_declare.working import Working
+from smeta_declare.standalone import BuildsIndex, DetachesPartition, Effect, Reindexes, as_dict, from_dict
+from smeta_declare.working import LockMissed, Working
 
 
 class Alone:
@@ -37,10 +39,12 @@ class Alone:
         working.check_lock()
         fresh = working.fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
         working.session.send(fresh)
+        ran = 0
         if not self._ran and not self._done_already(fresh):
             working.alone = True
-            working.send_alone(work, statement)
+            self._send(statement)
             self._check(statement)
+            ran = 1
         self._ran = working.alone = True  # committed, and the journal does not say so yet
         with working.guarded(), working.stop.patient():
             working.own_session()
@@ -49,10 +53,46 @@ class Alone:
                 raise StateChanged(
                     f"step {self.step.id} is in the journal already", hint="run the same command again"
                 )
-            working.keep_events()
+            working.write_events()
             working.session.send("commit")
+            working.events_kept()
         working.alone = False
-        working.end_work(work, begun)
+        working.end_work(work, begun, statements=ran)
+
+    def _send(self, statement: PlannedStatement) -> None:
+        try:
+            self.working.send_alone(self.step.work, statement)
+        except (SmetaError, LockMissed) as failed:
+            if isinstance(failed.__cause__, ServerError):
+                self._forget_started(failed)
+                if statement.resume == "done" and isinstance(failed, LockMissed):
+                    # Parts of it may be committed: whether it runs again is a person's decision.
+                    raise LockTimeout(
+                        failed.message,
+                        location=failed.location,
+                        detail=failed.detail,
+                        hint="see what it has committed, then run the same command again: that calls it once more",
+                    ) from failed
+            raise
+
+    def _forget_started(self, failed: SmetaError | LockMissed) -> None:
+        """The server answered that it failed: its end is known, and `resume=done` is for ends that nobody saw.
+
+        What leaves something half done keeps its row: the next run cleans up by it.
+        """
+        if self.step.statement.effect is not None:
+            return
+        try:
+            with self.working.stop.patient():
+                self.working.own_session()
+                self.working.journal.forget_started(self.working.history_id, self.step.work)
+            self.started = None
+        except SmetaError as error:
+            if self.step.statement.resume == "done":
+                failed.detail = (
+                    *failed.detail,
+                    f"the journal could not be told that it failed ({error.message}): the next run takes it for done",
+                )
 
     def _done_already(self, fresh: str) -> bool:
         """Look at what an earlier try left, take half-done things away, and write the started row."""
@@ -62,21 +102,32 @@ class Alone:
         ours = self.started is not None and self.started.digest == self.step.work.digest
         found = self._look(effect)
         if ours and self.started:
-            if statement.resume == "done" or found is Found.DONE:
-                return True
+            if statement.resume == "done":
+                return self._found_done(
+                    "it was begun, nobody saw it end, and resume=done says that it counts"
+                )
             if found is Found.HALF and effect:
                 self._clean(effect, self.started)
-                return look(self.working.session, effect, self._before) is Found.DONE
-            return False
+                found = look(self.working.session, effect, self._before)
+            return found is Found.DONE and self._found_done("what it does is done: an earlier run began it")
         if found is Found.HALF and isinstance(effect, BuildsIndex):
             raise self._refused(
                 f"index {effect.index} is there and INVALID, and no run of smeta left it",
                 f"look at it, then: drop index concurrently {effect.index}",
             )
+        if found is Found.HALF and isinstance(effect, DetachesPartition):
+            raise self._refused(
+                f"partition {effect.partition} is half detached, and no run of smeta began it",
+                f"end it: alter table {effect.table} detach partition {effect.partition} finalize",
+            )
         if found is not Found.DONE:  # else the server says that it is there, or IF NOT EXISTS passes over it
             self._write_started(effect)
             self.working.session.send(fresh)
         return False
+
+    def _found_done(self, why: str) -> bool:
+        self.working.told(FoundDone(step=self.step.id, why=why))
+        return True
 
     def _look(self, effect: Effect | None) -> Found:
         if effect is None:

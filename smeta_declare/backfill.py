@@ -66,8 +66,8 @@ class Backfill:
 
     @property
     def committed(self) -> str:
-        """What of the step is committed and stays, if it stops here; empty where nothing is."""
-        return f"{self.step.id} up to row {self.at.rows:,}" if self.at.passed else ""
+        """What of the step this run has committed, if it stops here; empty where that is nothing."""
+        return f"{self.step.id} up to row {self.at.rows:,}" if self.at.rows > self._before else ""
 
     def run(self) -> None:
         """Run every batch that is left, and write the step's done row with the last one."""
@@ -154,8 +154,12 @@ class Backfill:
         with working.guarded():
             found = journal.begin_backfill(working.history_id, working.run, work)
             journal.write_started(working.history_id, working.run, work, {"batches": True})
-        self.at = found
-        if found.digest != work.digest:
+        self.at, self._before = found, found.rows
+        if found.digest != work.digest and not found.passed:
+            now = replace(found, digest=work.digest)  # no batch of the earlier text was committed
+            self._move(found, now)
+            found = now
+        elif found.digest != work.digest:
             if self.batch.until is None:
                 raise BackfillChanged(
                     f"{work.version}: the statement was edited after {found.rows:,} rows had been changed",
@@ -167,7 +171,7 @@ class Backfill:
             self._move(found, now)
             found = now
         self._commit()
-        self.at, self._before = found, found.rows
+        self.at = found
 
     # a batch
 
@@ -278,12 +282,11 @@ class Backfill:
                 hint="either the statement does not change it so that this is no longer true, or writers keep "
                 "adding such rows: give the column a default first; then run the same command again",
             )
-        self._witness = left
-        self._passes += 1
         now = replace(now, lower=None, passed=now.passed + 1)
         self._move(was, now)
         self._commit()
-        self.at = now
+        self.at, self._witness = now, left
+        self._passes += 1
 
     def _finish(self, was: Progress, now: Progress) -> None:
         """The step is done: said in the transaction that found nothing left."""
@@ -293,8 +296,9 @@ class Backfill:
             raise StateChanged(
                 f"step {self.step.id} is in the journal already", hint="run the same command again"
             )
-        working.keep_events()
+        working.write_events()
         self._commit()
+        working.events_kept()
         self.at = now
 
     # beside the batches

@@ -104,7 +104,7 @@ class StepsBuilder:
         self._added: set[str] = set()  # values that the open transaction adds to enums
 
     def add(self, works: Sequence[Work], partial: PartialMigration | None) -> None:
-        if partial and partial.steps != len(works):
+        if partial and partial.done and partial.steps != len(works):
             raise PartialChanged(
                 f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
                 hint="put the file back as it was; statements of a step that has not run may be edited",

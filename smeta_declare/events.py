@@ -170,6 +170,14 @@ class LeftoverCleaned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundDone(Event):
+    """A statement outside transactions was not run: an earlier run began it, and it counts as done."""
+
+    step: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommitSettled(Event):
     """The answer to a COMMIT was lost, and the database was asked what became of it."""
 

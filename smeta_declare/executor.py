@@ -30,7 +30,7 @@ from smeta_declare.plan import (
     TransactionStep,
     Work,
 )
-from smeta_declare.postgres.connection import ConnectionLost, ServerError
+from smeta_declare.postgres.connection import ConnectionLost, ServerError, privileges_explained
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import prepare
 from smeta_declare.run import History
@@ -131,16 +131,21 @@ class _Run:
             if explained is error:
                 raise
             raise explained from error
-        duration = since(begun)
+        finished = RunFinished(outcome="done", duration_ms=since(begun))
+        self.working.keep(finished)
         self._close()
-        self.working.told(RunFinished(outcome="done", duration_ms=duration))
-        return RunResult(run=self.working.run, duration_ms=duration)
+        self.working.told(finished)
+        return RunResult(run=self.working.run, duration_ms=finished.duration_ms)
 
     def _prepare_journal(self) -> None:
         with self.working.guarded():
             if self.history.id is None:
                 self.journal.create()
             self.journal.upgrade()
+            with privileges_explained(
+                "to see its own locks", "grant select on pg_catalog.pg_locks to the role"
+            ):
+                self.working.check_lock()
 
     def _close(self) -> None:
         """Close the run, as the last thing: until then the same command is known to be a repetition.
@@ -163,7 +168,8 @@ class _Run:
 
     def _say_done(self) -> None:
         self.working.own_session()
-        self.working.keep_events()
+        self.working.write_events()
+        self.working.events_kept()
         self.journal.close_run(self.working.run, "done")
 
     def _step(self, step: Step) -> None:
@@ -186,6 +192,7 @@ class _Run:
         self.committed.append(step.id)
         self.steps_done += 1
         self.working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
+        self.working.check_lock()  # a procedure can hide what it lets go of
 
     # in batches
 
@@ -223,9 +230,10 @@ class _Run:
             working.ask(question)
         session.send(working.ours)
         self._check_ours(transaction, step)
-        working.keep_events()
+        working.write_events()
         working.stop.check()
         self._commit(step)
+        working.events_kept()
         self.committed.append(step.id)
         working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
 
@@ -289,7 +297,7 @@ class _Run:
             if work.record:
                 expected[work.version] = work.record.checksum
         try:
-            held, now, rows, done = self.journal.guard(self.working.run)
+            found = self.working.guard()
         except ServerError as error:
             if self._meant(error) is not error:
                 raise
@@ -297,22 +305,22 @@ class _Run:
                 f"the history or the journal cannot be read any more: {error.message}",
                 hint="a statement of this step dropped or changed them; they are smeta's own",
             ) from error
-        if not held or now != transaction:
+        if not found.held or found.transaction != transaction:
             what = (
-                "the runner's lock is gone" if not held else "the transaction is not the one that was begun"
+                "the transaction is not the one that was begun" if found.held else "the runner's lock is gone"
             )
             raise TransactionEnded(
                 f"{what}: a statement of this step ended it",
                 hint="no statement may commit, roll back or release all advisory locks; look for CALL and DO blocks",
             )
         wanted = sorted(f"{version} {checksum}" for version, checksum in expected.items())
-        if sorted(rows) != wanted or done != self.steps_done + len(step.works):
+        if sorted(found.rows) != wanted or found.done != self.steps_done + len(step.works):
             raise HistoryTouched(
                 f"the rows of {self.working.environment.history} or of the journal are not what this step leaves",
                 hint="no statement, trigger or rule may write to them; look for one that does",
             )
         self._check_owner()
-        self.rows, self.steps_done = expected, done
+        self.rows, self.steps_done = expected, found.done
 
     def _check_owner(self) -> None:
         """What is not owned by the role of the environment cannot be altered by its next migration: say so."""
@@ -371,8 +379,9 @@ class _Run:
     @property
     def _halfway(self) -> bool:
         """Whether part of what was asked for is committed, by this run or by the one it goes on from."""
-        resumed = self.plan.continues is not None or any(m.resumes_at for m in self.plan.migrations)
-        return bool(self.committed) or self.working.alone or resumed
+        planned = {migration.version for migration in self.plan.migrations}
+        resumed = any(p.changed_something for p in self.history.partial if p.version in planned)
+        return bool(self.committed) or self.working.alone or resumed or self.plan.continues is not None
 
     def _failed(self, error: BaseException, begun: float) -> None:
         """Roll back and say so in the journal, as far as the connection still answers."""
@@ -387,7 +396,8 @@ class _Run:
             if session.in_transaction:
                 session.run("rollback")
             self.working.own_session()
-            self.working.keep_events()
+            self.working.write_events()
+            self.working.events_kept()
             if self._halfway or isinstance(error, CommitUnknown):
                 self.journal.stop_run(self.working.run)
             else:

@@ -36,9 +36,15 @@ class LockHeld(Retryable):
 
 
 class StatementTimeout(Retryable):
-    """A statement ran into `timeouts.statement` (or `concurrent`), or was cancelled on the server."""
+    """A statement ran into `timeouts.statement` (or `concurrent`)."""
 
     code = "statement-timeout"
+
+
+class StatementCancelled(Retryable):
+    """Somebody cancelled a statement on the server."""
+
+    code = "statement-cancelled"
 
 
 class ServerExhausted(Retryable):
@@ -94,6 +100,14 @@ def failure(
         told = ("what the server says of it is withheld: the statement holds a secret",)
         said = re.sub(r'".*"', '"…"', said, flags=re.DOTALL)
     detail = (*told, *statement, f"sqlstate: {error.sqlstate}")
+    if error.timed_out and "user request" in error.message:  # in another language it is told as a time-out
+        return StatementCancelled(
+            f"{where}: {said}",
+            location=location,
+            detail=detail,
+            hint="somebody cancelled it on the server (pg_cancel_backend): ask who and why, then run the same "
+            "command again",
+        )
     if error.timed_out:
         return StatementTimeout(
             f"{where}: {said}",

@@ -201,15 +201,14 @@ class Monitor:
     def _holding(self, watch: Watch, held: dict[str, str]) -> None:
         now = time.monotonic()
         watch.seen = {relation: watch.seen.get(relation, now) for relation in held}
-        if watch.overdue or not self._session:
+        overdue = [r for r, since in watch.seen.items() if (now - since) * 1000 >= self._locks.hold_ms]
+        if not overdue or not self._session:
             return
-        for relation, since in watch.seen.items():
-            if (now - since) * 1000 >= self._locks.hold_ms:
-                with self._cancelling:
-                    if watch is self._watch and watch.hold:
-                        watch.overdue = f"{held[relation]} on {relation}"
-                        self._session.ask("cancel", None, pid=self.pid)
-                return
+        # At every look as long as it is held: a cancel that comes between two statements is lost.
+        with self._cancelling:
+            if watch is self._watch and watch.hold:
+                watch.overdue = f"{held[overdue[0]]} on {overdue[0]}"
+                self._session.ask("cancel", None, pid=self.pid)
 
     def _progressed(self, watch: Watch, progress: dict[str, Any]) -> None:
         now = time.monotonic()

@@ -110,6 +110,7 @@ class History:
         default_factory=dict
     )  # of rollbacks that are half done
     erased: tuple[str, ...] = ()  # applied as the journal has it, and yet without a row
+    unjournaled: tuple[str, ...] = ()  # with a row, and yet never finished as the journal has it
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""

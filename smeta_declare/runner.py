@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
@@ -27,6 +28,8 @@ from smeta_declare.rendering import questions, section_of
 from smeta_declare.run import AppliedMigration, History, Target
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
+
+Result = TypeVar("Result")
 
 
 class MigrationChanged(Refused):
@@ -121,12 +124,10 @@ class Runner(Reader):
 
         What is committed stays: the history that is left says how far each migration is.
         """
-        target, _ = journal.state()
-        refuse_unless_writable(journal, in_recovery=target.in_recovery)
-        journal.lock(
-            self.environment.locks.runner_wait_ms,
-            lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
-        )
+        return self._stoppable(journal, lambda stop: self._abandoned(journal, run, stop))
+
+    def _abandoned(self, journal: Journal, run: str, stop: Stop) -> History:
+        self._take_lock(journal, stop)
         try:
             _, history = journal.state()
             if run not in {open_run.id for open_run in history.open_runs}:
@@ -134,6 +135,7 @@ class Runner(Reader):
                 raise NoSuchRun(
                     f"no run {run} is open", hint=f"open: {known}" if known else "no run is open at all"
                 )
+            journal.refuse_living(self.environment.locks.runner_wait_ms, pause=stop.sleep)
             journal.upgrade()
             cleaned = [
                 LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what)
@@ -158,14 +160,28 @@ class Runner(Reader):
         agreed: Callable[[Plan], None],
     ) -> tuple[Plan, RunResult | None]:
         """Plan under the lock, so that what is planned is what is run."""
+        return self._stoppable(journal, lambda stop: self._planned_and_run(journal, planned, agreed, stop))
+
+    @staticmethod
+    def _stoppable(journal: Journal, work: Callable[[Stop], Result]) -> Result:
+        """Work that signals stop."""
         stop = Stop(cancel=lambda: journal.session.cancel())
         with stop.listening():
             try:
-                return self._planned_and_run(journal, planned, agreed, stop)
+                return work(stop)
             except ServerError as error:
                 if stop.asked and error.timed_out:  # a question of our own was cancelled
                     raise stop.noticed() from error
                 raise
+
+    def _take_lock(self, journal: Journal, stop: Stop) -> None:
+        target, _ = journal.state()
+        refuse_unless_writable(journal, in_recovery=target.in_recovery)
+        journal.lock(
+            self.environment.locks.runner_wait_ms,
+            lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
+            pause=stop.sleep,
+        )
 
     def _planned_and_run(
         self,
@@ -174,18 +190,14 @@ class Runner(Reader):
         agreed: Callable[[Plan], None],
         stop: Stop,
     ) -> tuple[Plan, RunResult | None]:
-        target, _ = journal.state()
-        refuse_unless_writable(journal, in_recovery=target.in_recovery)
-        journal.lock(
-            self.environment.locks.runner_wait_ms,
-            lambda holder, waited: self.told(RunnerWaited(holder=holder, waited_ms=waited)),
-            pause=stop.sleep,
-        )
+        self._take_lock(journal, stop)
         try:
             plan, history = planned()
             with stop.paused():
                 agreed(plan)
             stop.check()
+            if history.open_runs:
+                journal.refuse_living(self.environment.locks.runner_wait_ms, pause=stop.sleep)
             if plan.empty:
                 if history.open_runs:
                     journal.close_dead_runs(self.run)

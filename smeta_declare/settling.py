@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from smeta_declare.environment import Environment
-from smeta_declare.errors import Retryable, SmetaError
+from smeta_declare.errors import SmetaError
 from smeta_declare.plan import Work
 from smeta_declare.postgres.connection import ServerError, Session, watch_client
 from smeta_declare.postgres.journal import Journal
@@ -38,11 +38,11 @@ def settle(
     while time.monotonic() < deadline and not stop.asked:
         try:
             session = journal.session.beside("")
-        except Retryable:
+        except SmetaError:
             time.sleep(_PAUSE)  # a server that restarts
             continue
         try:
-            outcome = _ask(journal, session, history, run, works, environment, deadline)
+            outcome = _ask(journal, session, history, run, works, environment, deadline, stop)
         except SmetaError:
             outcome = Settled.OPEN
         if outcome is Settled.COMMITTED or outcome is Settled.UNDONE:
@@ -60,6 +60,7 @@ def _ask(
     works: Sequence[Work],
     environment: Environment,
     deadline: float,
+    stop: Stop,
 ) -> Settled:
     prepare(session, environment)
     moved = journal.over(session)
@@ -68,7 +69,8 @@ def _ask(
         return Settled.OPEN  # a standby, or another database: wait for the new primary
     watch_client(session)
     # The old server process holds the lock as long as it lives.
-    moved.lock(max(0, int((deadline - time.monotonic()) * 1000)), lambda _holder, _waited: None)
+    left = max(0, int((deadline - time.monotonic()) * 1000))
+    moved.lock(left, lambda _holder, _waited: None, pause=stop.sleep)
     session.run("begin")
     try:
         written: object = moved.write_steps(history, run, works)

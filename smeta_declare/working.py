@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from smeta_declare.events import (
     BlockerTerminated,
     CommitSettled,
     Event,
+    FoundDone,
     LeftoverCleaned,
     MigrationDone,
     MigrationStarted,
@@ -30,7 +32,7 @@ from smeta_declare.failures import LockHeld, LockTimeout, TransactionEnded, fail
 from smeta_declare.monitor import Monitor, Watch
 from smeta_declare.plan import PlannedStatement, Question, Work
 from smeta_declare.postgres.connection import ServerError, Session, own_session, settings
-from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.journal import Guard, Journal
 from smeta_declare.questions import ask
 from smeta_declare.run import Direction
 from smeta_declare.secrets import Sendable, sendable
@@ -39,10 +41,19 @@ from smeta_declare.stopping import Stop
 # What a migration may leave in its session, undone for the next one. RESET ALL leaves the role alone.
 _CLEAN = (
     "reset session authorization; reset role; reset all;"
-    "close all; deallocate all; discard sequences; discard temp;"
+    "close all; deallocate all; unlisten *; discard sequences; discard temp;"
 )
 # What the journal keeps of a run, beside its steps.
-_KEPT = (RunStarted, StepRetried, Blocked, BlockerTerminated, LeftoverCleaned, CommitSettled, RunFinished)
+_KEPT = (
+    RunStarted,
+    StepRetried,
+    Blocked,
+    BlockerTerminated,
+    LeftoverCleaned,
+    FoundDone,
+    CommitSettled,
+    RunFinished,
+)
 _YIELD_MS = (
     200  # beyond deadlock_timeout: then a plain autovacuum has given way (measured: below it never does)
 )
@@ -88,8 +99,11 @@ class Working:
         self.spent: Counter[str] = Counter()  # milliseconds by migration
         self.locks: Locks = environment.locks  # of this attempt
         self.alone = False  # whether a statement outside any transaction has begun and not ended
+        self._other_locks = False  # of a migration
         self._told = told
+        self._telling = threading.Lock()
         self._kept: list[Event] = []
+        self._written = 0  # of these, in the open transaction
         self._watch: Watch | None = None
 
     @property
@@ -100,7 +114,13 @@ class Working:
     # telling
 
     def told(self, event: Event) -> None:
-        """Tell an event; some are kept in the journal with the next commit."""
+        """Tell an event; some are kept in the journal with the next commit. The monitor's thread tells, too."""
+        self.keep(event)
+        with self._telling:
+            self._told(event)
+
+    def keep(self, event: Event) -> None:
+        """Remember an event for the journal, where it is one of those."""
         # Everybody who may read the journal reads what is kept: no query of others, no words of the server.
         if isinstance(event, Blocked):
             self._kept.append(replace(event, queries=()))
@@ -108,13 +128,17 @@ class Working:
             self._kept.append(replace(event, error=event.error and event.error.partition(":")[0]))
         elif isinstance(event, _KEPT):
             self._kept.append(event)
-        self._told(event)
 
-    def keep_events(self) -> None:
-        """Write what is to be kept."""
+    def write_events(self) -> None:
+        """Write what is to be kept; `events_kept` says that it is durable."""
         kept = tuple(self._kept)
         self.journal.write_events(self.run, kept)
-        del self._kept[: len(kept)]  # the monitor may have told of more
+        self._written = len(kept)
+
+    def events_kept(self) -> None:
+        """What was written is committed: the next write is about what came after."""
+        del self._kept[: self._written]  # the monitor may have told of more
+        self._written = 0
 
     def begin_work(self, work: Work) -> None:
         """A migration's share of a step begins."""
@@ -125,8 +149,8 @@ class Working:
             )
         )
 
-    def end_work(self, work: Work, begun: float) -> None:
-        """A migration's share of a step has run."""
+    def end_work(self, work: Work, begun: float, *, statements: int | None = None) -> None:
+        """A migration's share of a step has run; `statements` where not all of them had to."""
         duration = since(begun)
         self.spent[work.version] += duration
         self.told(
@@ -135,7 +159,7 @@ class Working:
                 direction=work.direction,
                 position=work.position,
                 steps=work.steps,
-                statements=len(work.statements),
+                statements=len(work.statements) if statements is None else statements,
                 duration_ms=duration,
             )
         )
@@ -150,6 +174,9 @@ class Working:
     def own_session(self) -> None:
         """Our own session again: a committed `set default_transaction_read_only = on` would stop the journal."""
         self.session.send(_CLEAN + settings(self.session, self.environment.timeouts, self.locks) + self.ours)
+        if self._other_locks:
+            self._other_locks = False
+            self.journal.unlock_others()
 
     def fresh(self, timeouts: Timeouts, *, alone: bool = False, concurrently: bool = False) -> str:
         """The session every migration starts from."""
@@ -164,12 +191,17 @@ class Working:
 
     def check_lock(self) -> None:
         """Raise TransactionEnded where the runner's lock is not ours any more."""
-        held, *_ = self.journal.guard(self.run)
-        if not held:
+        if not self.guard().held:
             raise TransactionEnded(
                 "the runner's lock is gone: a statement released it",
                 hint="no statement may release all advisory locks; look for CALL and DO blocks",
             )
+
+    def guard(self) -> Guard:
+        """What must hold before a commit; locks that a migration left are let go of before the next step."""
+        found = self.journal.guard(self.run)
+        self._other_locks = found.others
+        return found
 
     # sending
 

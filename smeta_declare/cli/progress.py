@@ -20,6 +20,7 @@ from smeta_declare.events import (
     BuildProgressed,
     CommitSettled,
     Event,
+    FoundDone,
     LeftoverCleaned,
     MigrationDone,
     MigrationStarted,
@@ -66,7 +67,7 @@ class Progress:
                 self._show(f"{_verb(event.direction)} {event.version}{part}, {self._count} of {self._total}")
             case StatementDone() if self.verbose:
                 talk(f"         {event.statement.summary} ({event.duration_ms} ms)")
-            case MigrationDone():
+            case MigrationDone() if event.statements or event.steps == 1:
                 part = f" step {event.position + 1} of {event.steps}," if event.steps > 1 else ""
                 noun = "statement" if event.statements == 1 else "statements"
                 talk(f"ran      {event.version}:{part} {event.statements} {noun}, {event.duration_ms} ms")
@@ -82,6 +83,8 @@ class Progress:
                 talk(f"ended    {event.blocker} (locks.terminate_blockers)")
             case LeftoverCleaned():
                 talk(f"cleaned  {event.step}: {event.what}")
+            case FoundDone():
+                talk(f"not run  {event.step}: {event.why}")
             case CommitSettled():
                 outcome = "it is committed" if event.committed else "it is not committed"
                 talk(f"settled  {event.step}: the answer to COMMIT was lost, and {outcome}")

@@ -36,7 +36,7 @@ def command(app: App, /, environment: str, to: str | None, abandon: str | None, 
     resolved = app.checked(with_locks(app.resolve(environment), run))
     runner = app.runner(resolved)
     with runner.connected() as journal:
-        if abandon:
+        if abandon is not None:
             consent(resolved, run.confirm, interactive=app.interactive, what="abandon the run")
             app.log.open()
             answer(abandoned_text(abandon, runner.abandon(journal, abandon)))

@@ -96,6 +96,20 @@ class ServerError(SmetaError):
         return self.sqlstate in ("55P03", "40P01")
 
 
+class ServerBusy(ServerError, Retryable):
+    """A question of our own that was cancelled, had no lock, or found the server out of room or going down."""
+
+    code = "server-busy"
+
+    def __init__(self, cause: psycopg.Error) -> None:
+        super().__init__(cause)
+        self.hint = "run the same command again later; `smeta doctor` names the sessions that are in the way"
+
+
+# lock_not_available, deadlock_detected, query_canceled; and by class: insufficient resources, operator intervention
+_BUSY = ("55P03", "40P01", "57014", "53", "57P")
+
+
 def translated(cause: psycopg.Error, connection: psycopg.Connection[Any]) -> SmetaError:
     """Our error for one of psycopg's."""
     if connection.closed or connection.broken or connection.pgconn.status != pq.ConnStatus.OK:
@@ -104,7 +118,7 @@ def translated(cause: psycopg.Error, connection: psycopg.Connection[Any]) -> Sme
             detail=[str(cause).strip()],
             hint="run the same command again: the journal knows what is done",
         )
-    return ServerError(cause)
+    return ServerBusy(cause) if (cause.sqlstate or "").startswith(_BUSY) else ServerError(cause)
 
 
 def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "") -> Session:
@@ -163,6 +177,7 @@ class Session:
         self._connection = connection
         self.conninfo = conninfo
         self._timeouts = timeouts
+        self._noticed: Callable[[str, str], None] | None = None
         self.watched = False  # whether the server looks after us while a statement runs
         self.pooled_pid: int | None = None  # behind a pooler: the server process that it gave us
         self.around_pooler: dict[str, str] | None = (
@@ -334,6 +349,7 @@ class Session:
 
     def on_notice(self, told: Callable[[str, str], None]) -> None:
         """Tell severity and message of every notice the server sends."""
+        self._noticed = told
         self._connection.add_notice_handler(
             lambda diagnostic: told(diagnostic.severity_nonlocalized or "", diagnostic.message_primary or "")
         )
@@ -345,6 +361,8 @@ class Session:
         """
         name = self._connection.info.get_parameters().get("application_name", "")
         other = connect(self.conninfo, self._timeouts, application_name=f"{name} {purpose}".strip()[:63])
+        if not purpose and self._noticed:  # it takes this one's place
+            other.on_notice(self._noticed)
         if known and self.pooled_pid is not None:
             other.pooled_pid, other.around_pooler = other.backend_pid(), self.around_pooler
         return other

@@ -7,8 +7,9 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smeta_declare import __version__
 from smeta_declare.environment import HistoryPlace
@@ -16,6 +17,7 @@ from smeta_declare.errors import Refused, Retryable
 from smeta_declare.postgres.connection import (
     Answer,
     MissingPrivileges,
+    Rows,
     ServerError,
     Session,
     privileges_explained,
@@ -40,6 +42,10 @@ FORMAT = 2
 # First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.
 LOCK_CLASS = 0x736D6574
 
+_TABLES = ("run", "step")  # of every format, beside `history`
+_LATER_TABLES = ("event", "backfill")
+_HELD_TWICE = 100  # an advisory lock that was taken more often than this stays until the run ends
+_ENDING = 2.0  # seconds that a server process may need to be gone
 _ABSENT = ("42P01", "3F000")  # undefined_table, invalid_schema_name
 
 
@@ -59,6 +65,16 @@ class RunnerBusy(Retryable):
     """Another runner works on this database."""
 
     code = "runner-busy"
+
+
+class Guard(NamedTuple):
+    """What a session sees before it commits."""
+
+    held: bool  # the runner's lock
+    transaction: str  # the id of the open one
+    rows: list[str]  # `version checksum` of each history row
+    done: int  # steps of this run
+    others: bool  # other advisory locks are held
 
 
 class Journal:
@@ -99,11 +115,28 @@ class Journal:
                     f"{error.message}: needed to read {self.place} and schema {self.place.journal_schema}",
                     hint=f"connect as their owner, set `role:` to it, or let it run: {self._grants()}",
                 ) from error
+            if error.lock_not_available:
+                error.detail = (*error.detail, *self._holders())
             if error.sqlstate not in _ABSENT and error.sqlstate != "42703":
                 raise
             self.refuse_foreign()
             return self._target(self.session.ask("target")[0]), History()
-        return self._target(answers[0]), _history(answers[1:])
+        history = _history(answers[1:])
+        if history.unjournaled:
+            raise self._damaged(
+                f"{self.place} has {', '.join(history.unjournaled[:3])} as applied, and no step of it is known"
+            )
+        return self._target(answers[0]), history
+
+    def _holders(self) -> list[str]:
+        """Who keeps others from reading history and journal, as far as our role may see."""
+        table = self.session.compose("name", {"name": (self.place.table_schema, self.place.table)})
+        with suppress(ServerError):
+            rows = self.session.ask("journal_holders", None, table=table, journal=self.place.journal_schema)[
+                0
+            ].rows
+            return [f"held by {_session_named([row])}" for row in rows]
+        return []
 
     def _target(self, answer: Answer) -> Target:
         system, database, user, number, version, in_recovery = answer.rows[0]
@@ -123,7 +156,9 @@ class Journal:
             "table": self.session.compose("name", {"name": (self.place.table_schema, self.place.table)}),
             "journal": self.session.compose("name", {"name": (self.place.journal_schema, "history")}),
         }
-        ((table, journal, ours),) = self.session.ask("history_exists", None, **names)[0].rows
+        ((table, journal, ours, parts),) = self.session.ask(
+            "history_exists", None, schema=self.place.journal_schema, **names
+        )[0].rows
         if table and not ours:
             raise ForeignHistory(
                 f"there is a table {self.place} that smeta did not make",
@@ -137,6 +172,14 @@ class Journal:
                 f"{there} is there, {missing} is not: history and journal belong together",
                 hint="restore the one that is missing from a backup, or correct `history:` in the manifest",
             )
+        if missing_parts := [name for name in _TABLES if (name not in parts) == journal]:
+            raise self._damaged(f"table {missing_parts[0]} is {'missing' if journal else 'there alone'}")
+
+    def _damaged(self, how: str) -> ForeignHistory:
+        return ForeignHistory(
+            f"the journal in schema {self.place.journal_schema} is damaged: {how}",
+            hint="restore the schema from a backup; without it nobody knows what has run",
+        )
 
     def _grants(self) -> str:
         user = self.session.parameters().get("user", "…")
@@ -165,6 +208,11 @@ class Journal:
         for number in range(found, FORMAT):
             with privileges_explained(f"to upgrade the journal from format {number}", hint):
                 self.session.ask(f"upgrade_{number}", self._names)
+        for name in _LATER_TABLES:
+            if not self.session.ask("table_exists", None, schema=self.place.journal_schema, name=name)[
+                0
+            ].rows:
+                raise self._damaged(f"table {name} is missing")
 
     def lock(
         self,
@@ -193,11 +241,22 @@ class Journal:
 
     def lock_holder(self) -> str | None:
         """Who holds the runner's lock, as far as our role may see; None where nobody does."""
-        rows = self.session.ask("lock_holder", None, **self._lock)[0].rows
-        if not rows:
-            return None
-        pid, user, application, address, since = rows[0]
-        return f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
+        return _session_named(self.session.ask("lock_holder", None, **self._lock)[0].rows)
+
+    def refuse_living(self, wait_ms: int, *, pause: Callable[[float], None] = time.sleep) -> None:
+        """RunnerBusy where a run that is open still has its session, though we got the lock: a statement of it let go.
+
+        A server process that is ending lets go of its locks a moment before it is gone.
+        """
+        deadline = time.monotonic() + max(wait_ms / 1000, _ENDING)
+        while living := _session_named(self.session.ask("living_runs", self._names)[0].rows):
+            if time.monotonic() > deadline:
+                raise RunnerBusy(
+                    f"a run is open and still at work, without the runner's lock: {living}",
+                    hint="wait for it to finish; one of its statements released all advisory locks",
+                    changed="nothing was run",
+                )
+            pause(0.05)
 
     @property
     def lock_keys(self) -> dict[str, int]:
@@ -208,10 +267,16 @@ class Journal:
         """Let go of the lock; False where it was not ours any more."""
         return bool(self.session.ask("unlock", None, **self._lock)[0].rows[0][0])
 
-    def guard(self, run: str) -> tuple[bool, str, list[str], int]:
-        """Whether we hold the lock, the open transaction's id, `version checksum` of each history row, done steps."""
+    def guard(self, run: str) -> Guard:
+        """What must hold before a commit."""
         (row,) = self.session.ask("guard", self._names, run=run, pid=self.session.pid, **self._lock)[0].rows
-        return bool(row[0]), str(row[1]), list(row[2]), int(row[3])
+        return Guard(*row)
+
+    def unlock_others(self) -> None:
+        """Let go of the advisory locks that a migration left to the session."""
+        for _ in range(_HELD_TWICE):
+            if not self.session.ask("unlock_others", None, **self._lock)[0].rows:
+                return
 
     def open_run(self, run: str, plan: Plan) -> None:
         """Open the run; the ones before it that are still open end here: this one goes on from there."""
@@ -265,6 +330,10 @@ class Journal:
                 {**kept, **({"rollback": asdict(work.keeps)} if work.keeps else {})}, ensure_ascii=False
             ),
         )
+
+    def forget_started(self, history: str, work: Work) -> None:
+        """Take back that a statement has begun: the server answered that it failed."""
+        self.session.ask("forget_started", self._names, **_place(history, work))
 
     def write_steps(self, history: str, run: str, works: Sequence[Work]) -> set[tuple[str, int]]:
         """Write the done rows of steps: version and position of those that were not there before."""
@@ -329,6 +398,16 @@ class Journal:
         self.session.ask("forget", self._names, versions=list(versions))
 
 
+def _session_named(rows: Rows) -> str | None:
+    """The first of these sessions in words."""
+    if not rows:
+        return None
+    pid, user, application, address, since = rows[0]
+    return (
+        f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
+    )
+
+
 def _place(history: str, work: Work) -> dict[str, Any]:
     return {
         "history": history,
@@ -344,6 +423,10 @@ def _history(answers: list[Answer]) -> History:
     if not ids:
         raise ForeignHistory(
             "the journal is empty: its row in `history` is gone", hint="restore it from a backup"
+        )
+    if ids[0][1] < 1:
+        raise ForeignHistory(
+            f"the journal has format {ids[0][1]}, which no smeta writes", hint="restore it from a backup"
         )
     if ids[0][1] > FORMAT:
         raise NewerJournal(
@@ -419,4 +502,5 @@ def _history(answers: list[Answer]) -> History:
             for version, direction in last_finished.items()
             if direction == "forward" and version not in present
         ),
+        unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
     )

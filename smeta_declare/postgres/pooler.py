@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from enum import StrEnum
 
 from smeta_declare.errors import SmetaError
-from smeta_declare.postgres.connection import Session
+from smeta_declare.postgres.connection import ConnectionFailed, Session
 
 _PATIENCE = 3.0  # seconds for one answer: a pool without a free process lets us wait
 # Who asks. An idle pooler gives the process that was used last (then all see the same one), or the one that
@@ -39,7 +39,13 @@ def pool_mode(session: Session) -> PoolMode | None:
     PgBouncer: 0 of 20 equal, directly 20 of 20). Several processes of a pooler on one address, each with a pool
     of its own, may pass for a pooler in session mode.
     """
-    pid = session.backend_pid()
+    pid = session.backend_pid(within=_PATIENCE)
+    if pid is None:  # no time-out of the server is set yet: that may be done once nobody stands in between
+        raise ConnectionFailed(
+            f"{session.conninfo} lets us in, and answers nothing within {_PATIENCE:.0f} s",
+            hint="a lock on the system catalogue, or a pooler without a free connection: try again later",
+            changed="nothing was run",
+        )
     if pid == session.key_pid:
         return None
     session.pooled_pid = pid

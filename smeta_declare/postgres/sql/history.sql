@@ -9,7 +9,9 @@ select version, direction, round, steps, finished,
        case when finished < steps then done end,
        case when finished < steps then started end,
        case when finished < steps then kept end
-from (select version, direction, round, max(at) as at, max(steps) as steps,
+from (select version, direction, round, max(at) as at,
+             -- what was begun only may have been edited into fewer or more steps since
+             coalesce(max(steps) filter (where state = 'done'), max(steps)) as steps,
              count(distinct position) filter (where state = 'done') as finished,
              jsonb_object_agg(position, digest) filter (where state = 'done') as done,
              jsonb_object_agg(position, jsonb_build_object('digest', digest, 'kept', kept))

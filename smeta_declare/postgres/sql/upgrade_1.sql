@@ -1,11 +1,12 @@
 -- Journal format 1 to 2: events of runs, kept beside them; how far backfills are.
-create table {journal}.event (
+-- IF NOT EXISTS: a restored `history` may be older than the tables beside it.
+create table if not exists {journal}.event (
     run uuid not null references {journal}.run,
     at timestamptz not null default pg_catalog.clock_timestamp(),
     event text not null,
     facts jsonb not null
 );
-create table {journal}.backfill (
+create table if not exists {journal}.backfill (
     history uuid not null references {journal}.history,
     version text not null,
     direction text not null check (direction in ('forward', 'rollback')),
