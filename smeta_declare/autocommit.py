@@ -118,7 +118,8 @@ class Alone:
         if found is Found.HALF and isinstance(effect, DetachesPartition):
             raise self._refused(
                 f"partition {effect.partition} is half detached, and no run of smeta began it",
-                f"end it: alter table {effect.table} detach partition {effect.partition} finalize",
+                f"end it (alter table {effect.table} detach partition {effect.partition} finalize), and take the "
+                "statement out of the migration",
             )
         if found is not Found.DONE:  # else the server says that it is there, or IF NOT EXISTS passes over it
             self._write_started(effect)

@@ -291,6 +291,9 @@ def test_an_edited_statement_without_until_is_refused_once_it_has_begun(
     assert "migrations/1_a.sql:5:1" in failed.err
     text = path.read_text()
 
+    assert "committed by this run: 1_a/1 up to row 15" in failed.err
+    assert "nothing new is committed" in apply(workspace).err
+
     path.write_text(text.replace("n + 1", "n + 2"))
     refused = apply(workspace)
     path.write_text(text.replace("size=5", "size=3"))
@@ -299,6 +302,20 @@ def test_an_edited_statement_without_until_is_refused_once_it_has_begun(
 
     assert refused.code == 5
     assert "error[backfill-changed]: 1_a: the statement was edited after 15 rows" in refused.err
+    assert done.code == 0, done.err
+    assert database.query("select n, count(*) from items group by n") == [(1, 25)]
+
+
+def test_a_first_batch_that_fails_may_be_corrected(workspace: Workspace, database: TestDatabase) -> None:
+    items(database, 25)
+    path = workspace.migration("1_a", "-- smeta: batch key=id size=5\nupdate items set n = n + 1 / 0;")
+    failed = apply(workspace)
+    assert failed.code == 1
+    assert "everything was rolled back" in failed.err
+    path.write_text(path.read_text().replace("1 / 0", "1"))
+
+    done = apply(workspace)
+
     assert done.code == 0, done.err
     assert database.query("select n, count(*) from items group by n") == [(1, 25)]
 

@@ -101,6 +101,47 @@ def test_a_partition_that_is_half_detached_is_finalised(workspace: Workspace, da
     assert workspace.applied() == ["1_a"]
 
 
+def test_a_detach_that_somebody_else_began_is_not_ours_to_end(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query(
+        "create table t (id int) partition by range (id); create table t_1 partition of t for values from (1) to (9)"
+    )
+    workspace.migration("1_a", "alter table t detach partition t_1 concurrently;")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn, autocommit=True)) as theirs:
+        theirs.execute("set statement_timeout = '500ms'")
+        with snapshot(database, "select * from t"), pytest.raises(psycopg.errors.QueryCanceled):
+            theirs.execute("alter table t detach partition t_1 concurrently")
+    pending = "select inhdetachpending from pg_inherits where inhrelid = 't_1'::regclass"
+    assert database.query(pending) == [(True,)]
+
+    for _ in range(2):
+        refused = workspace.smeta("apply", "--env", "test")
+        assert refused.code in (1, 5), refused.err
+        assert "partition t_1 is half detached, and no run of smeta began it" in refused.err
+        assert database.query(pending) == [(True,)]
+
+
+def test_a_statement_that_failed_may_be_edited_into_another_number_of_steps(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (id int); insert into t values (1), (1)")
+    path = workspace.migration(
+        "1_a", "create unique index concurrently t_id on t (id);\ncreate table a (id int);\nvacuum t;"
+    )
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    text = path.read_text()
+    path.write_text(text.replace("unique ", "").replace("vacuum t;", ""))
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert "cleaned  1_a/1: invalid index t_id dropped" in done.err
+    assert invalid(database) == []
+    assert workspace.applied() == ["1_a"]
+    assert workspace.smeta("apply", "--env", "test").out.strip().endswith("nothing to apply")
+
+
 def test_an_edit_takes_away_what_the_earlier_text_left(workspace: Workspace, database: TestDatabase) -> None:
     database.query("create table t (id int)")
     path = workspace.migration("1_a", "create index concurrently t_one on t (id);")
@@ -287,53 +328,6 @@ def test_a_signal_while_the_backup_is_taken_leaves_nothing(
     assert workspace.applied() == []
     left = [p.name for p in Path(workspace.root / "backups").iterdir()]
     assert [name for name in left if not name.startswith(".")] == []
-
-
-COMMITTING = (
-    "create table ran (at timestamptz default clock_timestamp());"
-    "create procedure work() language plpgsql as $$begin "
-    "insert into ran default values; commit; perform pg_sleep(%s); insert into ran default values; end$$"
-)
-
-
-def test_a_procedure_that_commits_needs_a_word_on_how_to_resume(
-    workspace: Workspace, database: TestDatabase
-) -> None:
-    database.query(COMMITTING % "0")
-    path = workspace.migration("1_a", "call work();")
-
-    refused = workspace.smeta("apply", "--env", "test")
-
-    assert refused.code == 1
-    assert "-- smeta: commits-inside resume=again" in refused.err
-    assert database.query("select count(*) from ran") == [(0,)]
-    path.write_text(path.read_text().replace("call", "-- smeta: commits-inside resume=again\ncall"))
-    assert workspace.smeta("apply", "--env", "test").code == 0
-    assert database.query("select count(*) from ran") == [(2,)]
-
-
-@pytest.mark.parametrize(("resume", "rows"), [("again", 3), ("done", 1)])
-def test_a_procedure_that_was_cut_off_is_resumed_as_its_file_says(
-    workspace: Workspace, database: TestDatabase, resume: str, rows: int
-) -> None:
-    database.query(COMMITTING % "60")
-    workspace.migration("1_a", f"-- smeta: commits-inside resume={resume}\ncall work();")
-    run = workspace.start("apply", "--env", "test")
-    until_running(database, "call work()%")
-    until(lambda: database.query("select count(*) from ran") == [(1,)])
-    run.kill()
-    run.communicate()
-    calls = "select pg_terminate_backend(pid) from pg_stat_activity where query like 'call work()%%'"
-    until(lambda: not database.query(calls), what="its process is gone")
-    database.query(
-        COMMITTING.split(";", 1)[1].replace("create procedure", "create or replace procedure") % "0"
-    )
-
-    done = workspace.smeta("apply", "--env", "test")
-
-    assert done.code == 0, done.err
-    assert database.query("select count(*) from ran") == [(rows,)]
-    assert workspace.applied() == ["1_a"]
 
 
 def test_what_belongs_to_another_role_is_told(workspace: Workspace, database: TestDatabase) -> None:

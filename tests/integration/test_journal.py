@@ -1,0 +1,131 @@
+"""The journal itself: locked, damaged, of another format; and what a migration may not leave to the next one."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+import pytest
+
+from tests.servers import TestDatabase
+from tests.workspace import Workspace
+
+
+@pytest.mark.parametrize("command", [("status",), ("plan",), ("apply",)], ids=" ".join)
+@pytest.mark.parametrize("table", ["smeta.step", "schema_migrations"])
+def test_who_holds_the_journal_is_named(
+    workspace: Workspace, database: TestDatabase, table: str, command: tuple[str, ...]
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    workspace.migration("2_b", "create table b (id int);")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn, application_name="cleaner")) as connection:
+        connection.execute(f"lock table {table}".encode())
+        refused = workspace.smeta(*command, "--env", "test")
+        pid = connection.info.backend_pid
+
+    assert refused.code == 4, refused.err
+    assert "error[server-busy]: canceling statement due to lock timeout" in refused.err
+    assert f"held by pid {pid}, user {database.conninfo.parameters()['user']}, cleaner" in refused.err
+    assert workspace.applied() == ["1_a"]
+
+
+@pytest.mark.parametrize("command", [("status",), ("apply",)], ids=" ".join)
+def test_a_locked_catalogue_is_not_waited_for_in_silence(
+    workspace: Workspace, database: TestDatabase, command: tuple[str, ...]
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    with contextlib.closing(psycopg.connect(database.admin)) as connection:
+        connection.execute("lock table pg_catalog.pg_namespace in access exclusive mode")
+        refused = workspace.smeta(*command, "--env", "test")
+
+    assert refused.code == 4, refused.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("drop table smeta.step", "table step is missing"),
+        ("drop table smeta.backfill, smeta.step, smeta.event, smeta.run", "table run is missing"),
+        ("drop table smeta.history, schema_migrations cascade", "table run is there alone"),
+        ("truncate smeta.step", "schema_migrations has 1_a as applied, and no step of it is known"),
+        ("delete from smeta.history", "its row in `history` is gone"),
+        ("update smeta.history set format = 0", "format 0, which no smeta writes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "plan", "apply"])
+def test_a_damaged_journal_is_refused(
+    workspace: Workspace, database: TestDatabase, command: str, damage: str, told: str
+) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    if damage.startswith("delete"):
+        for table in ("step", "backfill"):
+            database.query(f"alter table smeta.{table} drop constraint {table}_history_fkey")
+    database.query(damage)
+
+    refused = workspace.smeta(command, "--env", "test")
+
+    assert refused.code == 3, refused.err
+    assert "error[history-foreign]" in refused.err
+    assert told in refused.err
+    assert "a" in workspace.tables()
+
+
+@pytest.mark.parametrize("table", ["event", "backfill"])
+def test_nothing_runs_without_all_of_the_journal(
+    workspace: Workspace, database: TestDatabase, table: str
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    database.query(f"drop table smeta.{table}")
+    workspace.migration("2_b", "create table b (id int);")
+
+    refused = workspace.smeta("apply", "--env", "test")
+
+    assert refused.code == 3, refused.err
+    assert f"table {table} is missing" in refused.err
+    assert "b" not in workspace.tables()
+
+
+def test_a_format_that_is_behind_its_tables_is_brought_forward(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    database.query("update smeta.history set format = 1")
+    workspace.migration("2_b", "create table b (id int);")
+
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+    assert database.query("select format from smeta.history") == [(2,)]
+
+
+def test_locks_and_channels_do_not_reach_the_next_migration(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.environment = "transaction: each"
+    taken = "select pg_advisory_lock(1, -2), pg_advisory_lock(-5), pg_advisory_lock_shared(7), pg_advisory_lock(7);"
+    workspace.migration("1_a", f"{taken}\n{taken}\nlisten news;\ncreate table a (id int);")
+    workspace.migration(
+        "2_b",
+        "create table seen as select classid::int8, (select count(*) from pg_listening_channels()) as heard "
+        "from pg_locks where locktype = 'advisory' and pid = pg_backend_pid();",
+    )
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    ((classid, heard),) = database.query("select * from seen")
+    assert classid == 0x736D6574  # the runner's lock alone
+    assert heard == 0
+
+
+def test_every_event_of_a_run_is_kept(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+    assert database.query("select event, facts->>'outcome' from smeta.event order by at, event desc") == [
+        ("run-started", None),
+        ("run-finished", "done"),
+    ]
