@@ -8,8 +8,8 @@ from typing import Any
 from smeta_declare.errors import SmetaError
 from smeta_declare.events import FoundDone, LeftoverCleaned
 from smeta_declare.failures import LockTimeout, StateChanged, StatementFailed
-from smeta_declare.leftovers import Found, clean, look, standing
-from smeta_declare.plan import AutocommitStep, PlannedStatement
+from smeta_declare.leftovers import Found, clean, clean_up, look, standing
+from smeta_declare.plan import AutocommitStep, Plan, PlannedStatement
 from smeta_declare.postgres.connection import ServerError
 from smeta_declare.run import History, Started
 from smeta_declare.standalone import BuildsIndex, DetachesPartition, Effect, Reindexes, as_dict, from_dict
@@ -85,7 +85,10 @@ class Alone:
         try:
             with self.working.stop.patient():
                 self.working.own_session()
-                self.working.journal.forget_started(self.working.history_id, self.step.work)
+                work = self.step.work
+                self.working.journal.forget_started(
+                    self.working.history_id, work.version, work.direction, work.position, work.round
+                )
             self.started = None
         except SmetaError as error:
             if self.step.statement.resume == "done":
@@ -189,3 +192,22 @@ class Alone:
     def _refused(self, message: str, hint: str) -> StatementFailed:
         work = self.step.work
         return StatementFailed(f"{work.version}: {message}", location=self.step.statement.location, hint=hint)
+
+
+def clean_edited(working: Working, plan: Plan, history: History) -> None:
+    """Take away what statements left half done that no longer stand alone: the migration was edited since."""
+    alone = {(s.work.version, s.work.position) for s in plan.steps if isinstance(s, AutocommitStep)}
+    planned = {migration.version for migration in plan.migrations}
+    for partial in history.partial:
+        if partial.direction != plan.direction or partial.version not in planned:
+            continue
+        for position, started in partial.started.items():
+            if (partial.version, position) in alone or "effect" not in started.kept:
+                continue
+            with working.guarded():
+                for what in clean_up(working.session, started):
+                    working.told(LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what))
+                working.own_session()
+                working.journal.forget_started(
+                    working.history_id, partial.version, partial.direction, position, partial.round
+                )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from smeta_declare.autocommit import Alone
+from smeta_declare.autocommit import Alone, clean_edited
 from smeta_declare.backfill import Backfill
 from smeta_declare.environment import Environment, Timeouts
 from smeta_declare.errors import Refused, Retryable, SmetaError
@@ -121,6 +121,7 @@ class _Run:
             )
         )
         try:
+            clean_edited(self.working, self.plan, self.history)
             for step in self.plan.steps:
                 self.working.stop.check()
                 self._step(step)

@@ -331,9 +331,12 @@ class Journal:
             ),
         )
 
-    def forget_started(self, history: str, work: Work) -> None:
-        """Take back that a statement has begun: the server answered that it failed."""
-        self.session.ask("forget_started", self._names, **_place(history, work))
+    def forget_started(
+        self, history: str, version: str, direction: Direction, position: int, round: int
+    ) -> None:
+        """Take back that a statement has begun: it failed before our eyes, or what it left is taken away."""
+        place = {"version": version, "direction": direction, "position": position, "round": round}
+        self.session.ask("forget_started", self._names, history=history, **place)
 
     def write_steps(self, history: str, run: str, works: Sequence[Work]) -> set[tuple[str, int]]:
         """Write the done rows of steps: version and position of those that were not there before."""

@@ -142,6 +142,26 @@ def test_a_statement_that_failed_may_be_edited_into_another_number_of_steps(
     assert workspace.smeta("apply", "--env", "test").out.strip().endswith("nothing to apply")
 
 
+def test_what_a_statement_left_is_taken_away_where_it_does_not_stand_alone_any_more(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (id int); insert into t values (1), (1)")
+    path = workspace.migration(
+        "1_a", "create table a (id int);\ncreate unique index concurrently t_id on t (id);"
+    )
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    assert invalid(database) == ["t_id"]
+    path.write_text(path.read_text().replace("unique index concurrently", "index"))
+    assert workspace.smeta("apply", "--env", "test").code == 3  # a third step begins where there were three
+
+    path.write_text(path.read_text().replace("create index", "vacuum t;\ncreate index"))
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert "cleaned  1_a/2: invalid index t_id dropped" in done.err
+    assert invalid(database) == []
+
+
 def test_an_edit_takes_away_what_the_earlier_text_left(workspace: Workspace, database: TestDatabase) -> None:
     database.query("create table t (id int)")
     path = workspace.migration("1_a", "create index concurrently t_one on t (id);")
