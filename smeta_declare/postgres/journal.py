@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smeta_declare import __version__
 from smeta_declare.environment import HistoryPlace
-from smeta_declare.errors import Refused, Retryable
+from smeta_declare.errors import Retryable
 from smeta_declare.postgres.connection import (
     Answer,
     MissingPrivileges,
@@ -22,23 +22,13 @@ from smeta_declare.postgres.connection import (
     Session,
     privileges_explained,
 )
-from smeta_declare.run import (
-    AppliedMigration,
-    Direction,
-    History,
-    KeptRollback,
-    OpenRun,
-    PartialMigration,
-    Progress,
-    Started,
-    Target,
-)
+from smeta_declare.postgres.history import FORMAT, ForeignHistory, history_of
+from smeta_declare.run import Direction, History, Progress, Target
 
 if TYPE_CHECKING:
     from smeta_declare.events import Event
     from smeta_declare.plan import HistoryRow, Plan, Work
 
-FORMAT = 2
 # First key of the advisory lock: "smet" in ASCII. The second is made from the history table's name.
 LOCK_CLASS = 0x736D6574
 
@@ -47,18 +37,6 @@ _LATER_TABLES = ("event", "backfill")
 _HELD_TWICE = 100  # an advisory lock that was taken more often than this stays until the run ends
 _ENDING = 2.0  # seconds that a server process may need to be gone
 _ABSENT = ("42P01", "3F000")  # undefined_table, invalid_schema_name
-
-
-class ForeignHistory(Refused):
-    """A table of the history's name that is not ours."""
-
-    code = "history-foreign"
-
-
-class NewerJournal(Refused):
-    """The journal was written by a newer smeta."""
-
-    code = "journal-newer"
 
 
 class RunnerBusy(Retryable):
@@ -121,7 +99,7 @@ class Journal:
                 raise
             self.refuse_foreign()
             return self._target(self.session.ask("target")[0]), History()
-        history = _history(answers[1:])
+        history = history_of(answers[1:])
         if history.unjournaled:
             raise self._damaged(
                 f"{self.place} has {', '.join(history.unjournaled[:3])} as applied, and no step of it is known"
@@ -419,91 +397,3 @@ def _place(history: str, work: Work) -> dict[str, Any]:
         "position": work.position,
         "round": work.round,
     }
-
-
-def _history(answers: list[Answer]) -> History:
-    ids, rows, steps, runs = (answer.rows for answer in answers)
-    if not ids:
-        raise ForeignHistory(
-            "the journal is empty: its row in `history` is gone", hint="restore it from a backup"
-        )
-    if ids[0][1] < 1:
-        raise ForeignHistory(
-            f"the journal has format {ids[0][1]}, which no smeta writes", hint="restore it from a backup"
-        )
-    if ids[0][1] > FORMAT:
-        raise NewerJournal(
-            f"the journal has format {ids[0][1]}, this smeta {__version__} knows {FORMAT}",
-            hint="use the newer smeta that wrote it",
-        )
-    present = {row[0] for row in rows}
-    rounds: dict[tuple[str, Direction], int] = {}
-    half: dict[str, PartialMigration] = {}
-    kept_texts = {}
-    last_finished: dict[str, Direction | None] = {}  # the steps come in the order of time
-    for version, direction, round, count, finished, done, started, kept in steps:
-        if (before := half.pop(version, None)) and before.direction != direction:
-            rounds[version, before.direction] = before.round + 1  # half applied, and rolled back since
-        if finished == count:
-            rounds[version, direction] = round + 1
-            last_finished[version] = direction
-            continue
-        last_finished[version] = None
-        finished_positions = {int(position): digest for position, digest in (done or {}).items()}
-        begun = {
-            int(position): Started(digest=row["digest"], kept=row["kept"] or {})
-            for position, row in (started or {}).items()
-            if int(position) not in finished_positions
-        }
-        half[version] = PartialMigration(
-            version=version,
-            direction=direction,
-            round=round,
-            steps=count,
-            done=finished_positions,
-            started=begun,
-        )
-        kept = kept or next((s.kept["rollback"] for s in begun.values() if "rollback" in s.kept), None)
-        if kept:
-            kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
-    return History(
-        id=ids[0][0],
-        applied=tuple(
-            AppliedMigration(
-                version=row[0],
-                name=row[1],
-                description=row[2],
-                applied_at=row[3],
-                applied_by=row[4],
-                execution_time_ms=row[5],
-                checksum=row[6],
-                meaning=row[7],
-                inputs=row[8],
-                forward_sql=row[9],
-                rollback_sql=row[10],
-                validation_sql=row[11],
-                details_json=row[12],
-            )
-            for row in rows
-        ),
-        rounds=rounds,
-        partial=tuple(half.values()),
-        open_runs=tuple(
-            OpenRun(
-                id=id,
-                direction=direction,
-                request=request,
-                versions=tuple(versions),
-                started_at=at,
-                started_by=by,
-            )
-            for id, direction, request, versions, at, by in runs
-        ),
-        rollback_texts=kept_texts,
-        erased=tuple(
-            version
-            for version, direction in last_finished.items()
-            if direction == "forward" and version not in present
-        ),
-        unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
-    )

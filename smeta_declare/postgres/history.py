@@ -1,0 +1,119 @@
+"""The answers of `history.sql` as the history that a plan starts from."""
+
+from __future__ import annotations
+
+from smeta_declare import __version__
+from smeta_declare.errors import Refused
+from smeta_declare.postgres.connection import Answer
+from smeta_declare.run import (
+    AppliedMigration,
+    Direction,
+    History,
+    KeptRollback,
+    OpenRun,
+    PartialMigration,
+    Started,
+)
+
+FORMAT = 2  # of the journal
+
+
+class ForeignHistory(Refused):
+    """A table of the history's name that is not ours."""
+
+    code = "history-foreign"
+
+
+class NewerJournal(Refused):
+    """The journal was written by a newer smeta."""
+
+    code = "journal-newer"
+
+
+def history_of(answers: list[Answer]) -> History:
+    """The history from the four answers of `history.sql`: ids, rows, steps by round, open runs."""
+    ids, rows, steps, runs = (answer.rows for answer in answers)
+    if not ids:
+        raise ForeignHistory(
+            "the journal is empty: its row in `history` is gone", hint="restore it from a backup"
+        )
+    if ids[0][1] < 1:
+        raise ForeignHistory(
+            f"the journal has format {ids[0][1]}, which no smeta writes", hint="restore it from a backup"
+        )
+    if ids[0][1] > FORMAT:
+        raise NewerJournal(
+            f"the journal has format {ids[0][1]}, this smeta {__version__} knows {FORMAT}",
+            hint="use the newer smeta that wrote it",
+        )
+    present = {row[0] for row in rows}
+    rounds: dict[tuple[str, Direction], int] = {}
+    half: dict[str, PartialMigration] = {}
+    kept_texts = {}
+    last_finished: dict[str, Direction | None] = {}  # the steps come in the order of time
+    for version, direction, round, count, finished, done, started, kept in steps:
+        if (before := half.pop(version, None)) and before.direction != direction:
+            rounds[version, before.direction] = before.round + 1  # half applied, and rolled back since
+        if finished == count:
+            rounds[version, direction] = round + 1
+            last_finished[version] = direction
+            continue
+        last_finished[version] = None
+        finished_positions = {int(position): digest for position, digest in (done or {}).items()}
+        begun = {
+            int(position): Started(digest=row["digest"], kept=row["kept"] or {})
+            for position, row in (started or {}).items()
+            if int(position) not in finished_positions
+        }
+        half[version] = PartialMigration(
+            version=version,
+            direction=direction,
+            round=round,
+            steps=count,
+            done=finished_positions,
+            started=begun,
+        )
+        kept = kept or next((s.kept["rollback"] for s in begun.values() if "rollback" in s.kept), None)
+        if kept:
+            kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
+    return History(
+        id=ids[0][0],
+        applied=tuple(
+            AppliedMigration(
+                version=row[0],
+                name=row[1],
+                description=row[2],
+                applied_at=row[3],
+                applied_by=row[4],
+                execution_time_ms=row[5],
+                checksum=row[6],
+                meaning=row[7],
+                inputs=row[8],
+                forward_sql=row[9],
+                rollback_sql=row[10],
+                validation_sql=row[11],
+                details_json=row[12],
+            )
+            for row in rows
+        ),
+        rounds=rounds,
+        partial=tuple(half.values()),
+        open_runs=tuple(
+            OpenRun(
+                id=id,
+                direction=direction,
+                request=request,
+                versions=tuple(versions),
+                started_at=at,
+                started_by=by,
+            )
+            for id, direction, request, versions, at, by in runs
+        ),
+        rollback_texts=kept_texts,
+        erased=tuple(
+            version
+            for version, direction in last_finished.items()
+            if direction == "forward" and version not in present
+        ),
+        unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
+    )
