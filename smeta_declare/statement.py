@@ -25,6 +25,9 @@ _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _SEMICOLON = "ASCII_59"
 _PARENTHESIS = "ASCII_40"
 _CITUS = "create_distributed_table_concurrently"
+_UNLOCK = "pg_advisory_unlock_all"
+_QUOTING = "standard_conforming_strings"
+_LOOKED_FOR = (_CITUS, _UNLOCK, _QUOTING)  # a text without any of these words is not searched for calls
 _SUMMARY = 80
 _DEEPEST = 40  # levels of a tree that are looked at where Python cannot hold all of it
 
@@ -63,25 +66,40 @@ class Comment:
     start: int
 
 
-def statements(rendered: Rendered) -> tuple[Statement, ...]:
-    """The statements of a text, in order; what must not be run is an error with its place."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """The statements of a text, in order, and what the whole of it means.
+
+    `meaning` is the SHA-256 of what PostgreSQL understands: comments, blanks, case and quoting do not count,
+    constants do. Trees change between majors of the parser: store `parser_version` beside it.
+    """
+
+    statements: tuple[Statement, ...]
+    meaning: str
+
+
+def parse(rendered: Rendered) -> Script:
+    """A text as PostgreSQL's parser reads it; what must not be run is an error with its place."""
     text = rendered.text
     if "\0" in text:
         raise _invalid([_refusal(rendered, text.index("\0"), "nul")])
     try:
         check_tokens(rendered)
-        raw = _parse(text)
+        tree = _tree(text)
     except _parse_error() as error:
         _explain(rendered, error)
+    raw = _decoded(tree, text)
+    lowered = text.lower()
+    calls = any(function in lowered for function in _LOOKED_FOR)
     found: list[Statement] = []
     refused: list[Diagnostic] = []
     for (kind, node), begin, limit in zip(raw.statements, raw.begins, raw.ends, strict=True):
-        start, end = _bounds(text, begin, limit)
+        start, words = _trimmed(text, begin, limit)
         reason = parsetree.alone(kind, node)
-        if _calls(text[start:end], _CITUS):
+        if calls and _calls(words, _CITUS):
             reason = f"{_CITUS} cannot run inside a transaction block"
         statement = Statement(
-            text=text[start:end],
+            text=words,
             start=start,
             kind=kind,
             alone=reason,
@@ -89,11 +107,11 @@ def statements(rendered: Rendered) -> tuple[Statement, ...]:
             concurrently=parsetree.concurrently(kind, node),
         )
         found.append(statement)
-        why = _refused(statement, node)
+        why = [*_refused(kind, node), *(_refused_calls(statement) if calls else ())]
         refused += [_refusal(rendered, start, key, statement.summary) for key in why]
     if refused:
         raise _invalid(refused)
-    return tuple(found)
+    return Script(statements=tuple(found), meaning=_meaning(tree))
 
 
 def check_tokens(rendered: Rendered) -> None:
@@ -177,21 +195,16 @@ def comments(rendered: Rendered) -> Iterator[Comment]:
 
 # Meaning
 
-_PLACE = re.compile(
-    r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
-)  # inside JSON strings the quotes are escaped, so that this finds fields only
+# Where something stands, in a tree. Inside JSON strings the quotes are escaped, so that this finds fields only.
+_PLACE = r'"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
+# Two passes, because a pattern that begins with fixed characters is found three times as fast.
+_LATER_PLACE = re.compile(f",{_PLACE}")
+_FIRST_PLACE = re.compile(rf"\{{{_PLACE}")
 
 
-def meaning(text: str) -> str:
-    """SHA-256 of what PostgreSQL understands: comments, blanks, case and quoting do not count, constants do.
-
-    Trees change between majors of the parser: store `parser_version` beside it.
-    """
-    try:
-        tree = _tree(text)
-    except _parse_error() as error:
-        raise SqlSyntaxError(str(error.args[0])) from error
-    return hashlib.sha256(_PLACE.sub("", tree).encode()).hexdigest()
+def _meaning(tree: str) -> str:
+    """`Script.meaning` of a tree."""
+    return hashlib.sha256(_FIRST_PLACE.sub("{", _LATER_PLACE.sub("", tree)).encode()).hexdigest()
 
 
 def parser_version() -> str:
@@ -246,8 +259,8 @@ def _tree(text: str) -> str:
     return tree
 
 
-def _parse(text: str) -> _Parsed:
-    source = _tree(text)
+def _decoded(source: str, text: str) -> _Parsed:
+    """The tree of a text, and where its statements stand in it."""
     try:
         tree = json.loads(source)
     except RecursionError:
@@ -292,16 +305,17 @@ _BLANK = " \t\n\r\f\v"  # what PostgreSQL takes for a blank
 _BEFORE = re.compile(rf"(?:[{_BLANK};]+|--[^\n]*)*")  # a statement; a comment of the other kind can be nested
 
 
-def _bounds(text: str, begin: int, end: int) -> tuple[int, int]:
-    """First character and one past the last of the statement between, without semicolons and comments around it."""
+def _trimmed(text: str, begin: int, end: int) -> tuple[int, str]:
+    """First character and text of the statement between, without semicolons and comments around it."""
     match = _BEFORE.match(text, begin, end)
     start = match.end() if match else begin
-    if "--" not in text[start:end] and "/*" not in text[start:end]:
-        return start, start + len(text[start:end].rstrip(_BLANK))
+    words = text[start:end]
+    if "--" not in words and "/*" not in words:
+        return start, words.rstrip(_BLANK)
     # Only the scanner knows whether that is a comment.
     tokens = [t for t in _scan(text[begin:end]) if t.name not in _COMMENTS]
     first = next(t for t in tokens if t.name != _SEMICOLON)
-    return begin + first.start, begin + tokens[-1].end + 1
+    return begin + first.start, text[begin + first.start : begin + tokens[-1].end + 1]
 
 
 def _explain(rendered: Rendered, error: Exception) -> NoReturn:
@@ -321,7 +335,6 @@ def _explain(rendered: Rendered, error: Exception) -> NoReturn:
 
 # Refusals: what PostgreSQL or psql would take, and smeta must not send
 
-_QUOTING = "standard_conforming_strings"
 _COPY = re.compile(r"^[ \t]*(?P<copy>copy\b[^;]*\bfrom\s+stdin\b)", re.IGNORECASE | re.MULTILINE)
 # `set transaction read only` would stop our own statements at the end of the transaction.
 _TRANSACTION_SETTINGS = (
@@ -375,9 +388,8 @@ _REFUSED = {  # code, message, hint
 }
 
 
-def _refused(statement: Statement, node: parsetree.Node) -> Iterator[str]:
-    """The keys of `_REFUSED` that a statement deserves."""
-    kind = statement.kind
+def _refused(kind: str, node: parsetree.Node) -> Iterator[str]:
+    """The keys of `_REFUSED` that a statement deserves for what it is."""
     if kind == "TransactionStmt" or (
         kind == "VariableSetStmt" and node.get("name", "").lower() in _TRANSACTION_SETTINGS
     ):
@@ -388,10 +400,15 @@ def _refused(statement: Statement, node: parsetree.Node) -> Iterator[str]:
         yield "unnamed"
     if kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
         yield "discard"
-    if _may_call(statement, "pg_advisory_unlock_all"):
+    if kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node):
+        yield "quoting"
+
+
+def _refused_calls(statement: Statement) -> Iterator[str]:
+    """The keys of `_REFUSED` that it deserves for what it calls."""
+    if _may_call(statement, _UNLOCK):
         yield "unlock"
-    sets = kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node)
-    if sets or (_QUOTING in statement.text.lower() and _may_call(statement, "set_config")):
+    if _QUOTING in statement.text.lower() and _may_call(statement, "set_config"):
         yield "quoting"
 
 
@@ -473,7 +490,7 @@ _WRITES = {
 
 def summarised(text: str) -> str:
     """A few words for a person: a statement's own, up to the detail."""
-    ((kind, node),) = _parse(text).statements
+    ((kind, node),) = _decoded(_tree(text), text).statements
     tokens = [token for token in _scan(text) if token.name not in _COMMENTS]
     if kind in _WRITES:
         relation = node["relation"]
