@@ -116,18 +116,21 @@ class Project:
             path = os.path.realpath(path)
             if not path.startswith(self._real[directory] + os.sep):
                 return None
+        shown = f"{directory}/{name}"
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 # a pipe would be waited for for ever
+            found = os.stat(path)  # noqa: PTH116 # for the same reason
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for for ever
                 return None
+            # Asked before, because a limit given to read() is allocated whole: ten times the cost of the file.
+            if found.st_size > LARGEST:
+                raise InvalidMigration(
+                    f"{shown} is larger than {LARGEST // 2**20} MiB",
+                    hint="load data with psql or a batch job",
+                )
             with open(path, "rb") as file:  # noqa: PTH123 # for the same reason
-                data = file.read(LARGEST + 1)
+                data = file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        shown = f"{directory}/{name}"
-        if len(data) > LARGEST:
-            raise InvalidMigration(
-                f"{shown} is larger than {LARGEST // 2**20} MiB", hint="load data with psql or a batch job"
-            )
         try:
             return data.decode()
         except UnicodeDecodeError as error:
