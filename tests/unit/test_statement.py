@@ -23,6 +23,7 @@ from smeta_declare.standalone import (
     Effect,
     Reindexes,
     as_dict,
+    effect_of,
     from_dict,
 )
 from smeta_declare.statement import (
@@ -140,6 +141,28 @@ def test_splitting_never_loses_a_token(text: str) -> None:
     assert [token for statement in found for token in tokens(statement.text)] == tokens(text)
     assert all(text[statement.start : statement.end] == statement.text for statement in found)
     assert not any(statement.text.endswith(("\n", " ")) for statement in found)
+
+
+# Statements in which others lie, and texts that look like the tree's own.
+NESTED = (
+    """select '}},"stmt_len":5},{"stmt":{"CheckPointStmt":{}}]}', '{"stmt":{"X":', e'"stmts":[]}'""",
+    "create schema s create table a (b int) create view v as select 1",
+    "create rule r as on insert to t do also (select 1; insert into u values (1))",
+    *("explain insert into t values (1)", "prepare p as select 1", "checkpoint", "select"),
+    *("create index concurrently i on é (a)", "alter table a detach partition b concurrently"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from((*NESTED, BODY, DOLLAR, QUOTES)), max_size=5).map(" ;\n".join), st.booleans())
+def test_every_statement_of_the_tree_is_found_and_read_as_it_is(text: str, ended: bool) -> None:  # noqa: FBT001
+    text += ";" if ended and text else ""
+    expected = [
+        (kind, parsetree.alone(kind, node), effect_of(kind, node), parsetree.concurrently(kind, node))
+        for kind, node in tree(text)
+    ]
+    found = statements(plain(text))
+    assert [(s.kind, s.alone, s.effect, s.concurrently) for s in found] == expected
 
 
 # What a statement is
