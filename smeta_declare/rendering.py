@@ -228,8 +228,10 @@ def section_meaning(section: RenderedSection | None, asked: tuple[Question, ...]
 
 def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
     """What is allowed, and rarely meant: no statement at all, no way back."""
-    top = Location.of(migration.file.path, migration.file.source, 0)
     version = migration.file.version
+    if migration.forward.statements and migration.rollback:
+        return
+    top = Location.of(migration.file.path, migration.file.source, 0)
     if not migration.forward.statements:
         yield Diagnostic(
             code="empty-migration",
@@ -239,7 +241,7 @@ def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
             location=top,
             hint="write it above the sections, or remove the migration from the list",
         )
-    elif migration.rollback is None:
+    else:
         yield Diagnostic(
             code="no-rollback",
             severity=Severity.MEDIUM,

@@ -207,6 +207,7 @@ def _meaning(tree: str) -> str:
     return hashlib.sha256(_FIRST_PLACE.sub("{", _LATER_PLACE.sub("", tree)).encode()).hexdigest()
 
 
+@functools.cache
 def parser_version() -> str:
     """The parser whose trees `meaning` hashes."""
     from pglast.parser import get_postgresql_version
