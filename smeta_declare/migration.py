@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from smeta_declare.diagnostics import Location
 from smeta_declare.errors import InvalidMigration
 
+# The lines that may hold a marker: comments, and bare words with its first letter. The patterns below are tried
+# there only: `^` alone would make the engine try every character of a file, and this skips from line to line.
+_MAYBE = re.compile(r"\n[ \t]*(?:--|/\*|-?[ \t]*[rRvV])")
 _MARKER = re.compile(r"^[ \t]*--[ \t]*(ROLLBACK|VALIDATION)_(START|END)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 # A marker that is nearly right would make a rollback part of the way forward: refused, not ignored.
 _NEARLY = tuple(
@@ -27,6 +30,7 @@ _MARKERS = ("ROLLBACK_START", "ROLLBACK_END", "VALIDATION_START", "VALIDATION_EN
 _HEADER = re.compile(
     r"^[ \t]*--[ \t]*(Migration|Version|Description):[ \t]*(.*?)[ \t]*$", re.MULTILINE | re.IGNORECASE
 )
+_COMMENTS = re.compile(r"(?:[ \t]*(?:--[^\n]*)?\n)*(?:[ \t]*--[^\n]*)?")
 _BLANK_OR_COMMENT = re.compile(r"(?:\s|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 
 
@@ -76,7 +80,7 @@ class Header:
 
 def _top(source: str) -> int:
     """Where the comments at the beginning of a file end."""
-    match = re.compile(r"(?:[ \t]*(?:--[^\n]*)?\n)*(?:[ \t]*--[^\n]*)?").match(source)
+    match = _COMMENTS.match(source)
     return match.end() if match else 0
 
 
@@ -89,10 +93,15 @@ class Sections:
     validation: tuple[int, int] | None
 
 
-def _nearly_markers(text: str) -> Iterator[re.Match[str]]:
+def _lines(pattern: re.Pattern[str], text: str, begins: Iterable[int]) -> Iterator[re.Match[str]]:
+    """The lines that a pattern matches, of those that begin at these characters."""
+    return (match for begin in begins if (match := pattern.match(text, begin)))
+
+
+def _nearly_markers(text: str, begins: Sequence[int]) -> Iterator[re.Match[str]]:
     for pattern in _NEARLY:
-        yield from pattern.finditer(text)
-    for word in _LONE_WORD.finditer(text):
+        yield from _lines(pattern, text, begins)
+    for word in _lines(_LONE_WORD, text, begins):
         if word[1].upper() not in _MARKERS and get_close_matches(
             word[1].upper().replace("-", "_"), _MARKERS, n=1, cutoff=0.84
         ):
@@ -114,10 +123,12 @@ def cut_sections(
     def refuse(offset: int, message: str, hint: str) -> InvalidMigration:
         return InvalidMigration(message, location=locate(offset), hint=hint)
 
-    markers = [m for m in _MARKER.finditer(text) if genuine(m.start(1))]
-    known = {m.start(1) for m in markers}
-    for nearly in _nearly_markers(text):
-        if nearly.start(1) not in known and genuine(nearly.start(1)):
+    begins = [0, *(m.start() + 1 for m in _MAYBE.finditer(text))]
+    exact = list(_lines(_MARKER, text, begins))
+    markers = [m for m in exact if genuine(m.start(1))]
+    known = {m.start() for m in exact}
+    for nearly in _nearly_markers(text, [begin for begin in begins if begin not in known]):
+        if genuine(nearly.start(1)):
             raise refuse(
                 nearly.start(1),
                 f"`{nearly[0].strip()}` is nearly a section marker, and would be ignored",

@@ -43,7 +43,7 @@ class PlannedStatement:
     @property
     def summary(self) -> str:
         """A few words for a person."""
-        return summarised(self.text)
+        return summarised(self.text, self.kind)
 
     @property
     def directive(self) -> str:

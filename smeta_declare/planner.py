@@ -446,7 +446,7 @@ def check_question(check: Check) -> Question:
         raise InvalidManifest(
             f"check “{check.name}”: {error.message}", location=place, hint=error.hint
         ) from error
-    if [s.kind for s in section.parsed] != ["SelectStmt"]:
+    if [s.kind for s in section.statements] != ["SelectStmt"]:
         raise InvalidManifest(f"check “{check.name}” must be exactly one query", location=place)
     return Question(
         name=check.name,

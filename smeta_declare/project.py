@@ -79,7 +79,7 @@ class Project:
         """What is wrong between the list of the manifest and the files on disk."""
         directory = self.directory(environment)
         shown = environment.migrations_directory
-        present = {p.stem for p in directory.glob("*.sql")} if directory.is_dir() else set()
+        present = _stems(directory) if directory.is_dir() else set()
         return tuple(
             [
                 Diagnostic(
@@ -116,18 +116,21 @@ class Project:
             path = os.path.realpath(path)
             if not path.startswith(self._real[directory] + os.sep):
                 return None
+        shown = f"{directory}/{name}"
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 # a pipe would be waited for for ever
+            found = os.stat(path)  # noqa: PTH116 # for the same reason
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for for ever
                 return None
+            # Asked before, because a limit given to read() is allocated whole: ten times the cost of the file.
+            if found.st_size > LARGEST:
+                raise InvalidMigration(
+                    f"{shown} is larger than {LARGEST // 2**20} MiB",
+                    hint="load data with psql or a batch job",
+                )
             with open(path, "rb") as file:  # noqa: PTH123 # for the same reason
-                data = file.read(LARGEST + 1)
+                data = file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
-        shown = f"{directory}/{name}"
-        if len(data) > LARGEST:
-            raise InvalidMigration(
-                f"{shown} is larger than {LARGEST // 2**20} MiB", hint="load data with psql or a batch job"
-            )
         try:
             return data.decode()
         except UnicodeDecodeError as error:
@@ -137,6 +140,15 @@ class Project:
                 location=Location(file=shown, line=line),
                 hint="save it in UTF-8",
             ) from error
+
+
+def _stems(directory: Path) -> set[str]:
+    """The names of the SQL files in a directory, without their ending: `glob` takes seven times as long."""
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 # for the same reason
+    except PermissionError:
+        return set()
+    return {os.path.splitext(name)[0] for name in names if name.endswith(".sql")}  # noqa: PTH122
 
 
 def _meant(version: str, unlisted: set[str]) -> str | None:

@@ -77,14 +77,23 @@ class Rendered:
     @property
     def secrets(self) -> tuple[SecretSlot, ...]:
         """The places where secrets go, in the order of the text."""
+        if self._plain:
+            return ()
         return tuple(
             SecretSlot(start, end, span.secret, "scram" if span.kind == "scram" else "literal")
             for start, end, span in self.values()
             if span.secret is not None
         )
 
+    @property
+    def _plain(self) -> bool:
+        """Whether it is one stretch of a file, as nearly all are: much asked for, and quickly answered."""
+        return len(self.spans) == 1 and self.spans[0].kind == "text"
+
     def values(self) -> Iterator[tuple[int, int, Span]]:
         """Start, end and origin of everything that is not the template's own text."""
+        if self._plain:
+            return
         ends = (*(span.start for span in self.spans[1:]), len(self.text))
         for span, end in zip(self.spans, ends, strict=True):
             if span.kind not in ("text", "constant") and end > span.start:
@@ -103,6 +112,10 @@ class Rendered:
 
     def slice(self, start: int, end: int) -> Rendered:
         """The text from `start` to `end`; a cut through a secret is a programming error."""
+        if self._plain:
+            (head,) = self.spans
+            spans: tuple[Span, ...] = (Span(0, head.template, head.source + start, "text"),)
+            return Rendered(text=self.text[start:end], name=self.name, spans=spans, sources=self.sources)
         if any(slot.start < cut < slot.end for slot in self.secrets for cut in (start, end)):
             raise ValueError("a slice must not cut a secret")
         first = bisect.bisect_right(self.spans, start, key=_start) - 1

@@ -14,7 +14,7 @@ from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.inputs import inputs_digest
 from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
-from smeta_declare.statement import Comment, Statement, leading_comments, meaning, statements
+from smeta_declare.statement import Comment, Script, leading_comments, parse
 from smeta_declare.template import Rendered, Value, render
 from smeta_declare.validation import Expectation
 
@@ -27,7 +27,7 @@ class RenderedSection:
 
     rendered: Rendered
     statements: tuple[PlannedStatement, ...]
-    parsed: tuple[Statement, ...]
+    script: Script
 
     @property
     def text(self) -> str:
@@ -37,7 +37,7 @@ class RenderedSection:
     @property
     def meaning(self) -> str:
         """SHA-256 of the parse tree and the directives: the same for texts that differ in other comments only."""
-        found = meaning(self.rendered.text)
+        found = self.script.meaning
         directed = [f"{i} {said}" for i, s in enumerate(self.statements) if (said := s.directive)]
         return checksum("\n".join([found, *directed])) if directed else found
 
@@ -111,12 +111,12 @@ def _sections(
 
 def section_of(rendered: Rendered) -> RenderedSection:
     """The statements of a text that is a section by itself (a rollback kept in the database, a check)."""
-    parsed = statements(rendered)
+    script = parse(rendered)
     secrets = rendered.secrets
-    placed = directives(rendered, parsed)
+    placed = directives(rendered, script.statements)
     return RenderedSection(
         rendered=rendered,
-        parsed=parsed,
+        script=script,
         statements=tuple(
             _directed(
                 rendered,
@@ -134,7 +134,7 @@ def section_of(rendered: Rendered) -> RenderedSection:
                 ),
                 above,
             )
-            for s, above in zip(parsed, placed, strict=True)
+            for s, above in zip(script.statements, placed, strict=True)
         ),
     )
 
@@ -166,7 +166,7 @@ def _batch(statement: PlannedStatement, options: BatchOptions) -> Batch:
 
 def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
     """The validation queries of a section with what `-- expect:` says of each."""
-    before, after = leading_comments(section.rendered, section.parsed)
+    before, after = leading_comments(section.rendered, section.script.statements)
     for comment in after:
         if _EXPECT.fullmatch(comment.text):
             raise InvalidMigration(
@@ -176,7 +176,7 @@ def questions(section: RenderedSection, version: str) -> tuple[Question, ...]:
             )
     asked = []
     for number, (statement, parsed, comments) in enumerate(
-        zip(section.statements, section.parsed, before, strict=True), start=1
+        zip(section.statements, section.script.statements, before, strict=True), start=1
     ):
         if statement.directive:
             raise InvalidMigration(
@@ -228,8 +228,10 @@ def section_meaning(section: RenderedSection | None, asked: tuple[Question, ...]
 
 def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
     """What is allowed, and rarely meant: no statement at all, no way back."""
-    top = Location.of(migration.file.path, migration.file.source, 0)
     version = migration.file.version
+    if migration.forward.statements and migration.rollback:
+        return
+    top = Location.of(migration.file.path, migration.file.source, 0)
     if not migration.forward.statements:
         yield Diagnostic(
             code="empty-migration",
@@ -239,7 +241,7 @@ def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
             location=top,
             hint="write it above the sections, or remove the migration from the list",
         )
-    elif migration.rollback is None:
+    else:
         yield Diagnostic(
             code="no-rollback",
             severity=Severity.MEDIUM,

@@ -10,10 +10,10 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from smeta_declare import parsetree
 from smeta_declare.diagnostics import Diagnostic, Severity
@@ -25,6 +25,9 @@ _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _SEMICOLON = "ASCII_59"
 _PARENTHESIS = "ASCII_40"
 _CITUS = "create_distributed_table_concurrently"
+_UNLOCK = "pg_advisory_unlock_all"
+_QUOTING = "standard_conforming_strings"
+_LOOKED_FOR = (_CITUS, _UNLOCK, _QUOTING)  # a text without any of these words is not searched for calls
 _SUMMARY = 80
 _DEEPEST = 40  # levels of a tree that are looked at where Python cannot hold all of it
 
@@ -47,7 +50,7 @@ class Statement:
     @property
     def summary(self) -> str:
         """A few words for a person: the statement's own, up to the detail."""
-        return summarised(self.text)
+        return summarised(self.text, self.kind)
 
     @property
     def end(self) -> int:
@@ -63,37 +66,52 @@ class Comment:
     start: int
 
 
-def statements(rendered: Rendered) -> tuple[Statement, ...]:
-    """The statements of a text, in order; what must not be run is an error with its place."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """The statements of a text, in order, and what the whole of it means.
+
+    `meaning` is the SHA-256 of what PostgreSQL understands: comments, blanks, case and quoting do not count,
+    constants do. Trees change between majors of the parser: store `parser_version` beside it.
+    """
+
+    statements: tuple[Statement, ...]
+    meaning: str
+
+
+def parse(rendered: Rendered) -> Script:
+    """A text as PostgreSQL's parser reads it; what must not be run is an error with its place."""
     text = rendered.text
     if "\0" in text:
         raise _invalid([_refusal(rendered, text.index("\0"), "nul")])
     try:
         check_tokens(rendered)
-        raw = _parse(text)
+        tree = _tree(text)
     except _parse_error() as error:
         _explain(rendered, error)
+    raw = _decoded(tree, text)
+    lowered = text.lower()
+    calls = any(function in lowered for function in _LOOKED_FOR)
     found: list[Statement] = []
     refused: list[Diagnostic] = []
     for (kind, node), begin, limit in zip(raw.statements, raw.begins, raw.ends, strict=True):
-        start, end = _bounds(text, begin, limit)
+        start, words = _trimmed(text, begin, limit)
         reason = parsetree.alone(kind, node)
-        if _calls(text[start:end], _CITUS):
+        if calls and _calls(words, _CITUS):
             reason = f"{_CITUS} cannot run inside a transaction block"
         statement = Statement(
-            text=text[start:end],
+            text=words,
             start=start,
             kind=kind,
             alone=reason,
             effect=effect_of(kind, node),
-            concurrently=parsetree.concurrently(kind, node),
+            concurrently=reason is not None and parsetree.concurrently(kind, node),
         )
         found.append(statement)
-        why = _refused(statement, node)
+        why = [*_refused(kind, node), *(_refused_calls(statement) if calls else ())]
         refused += [_refusal(rendered, start, key, statement.summary) for key in why]
     if refused:
         raise _invalid(refused)
-    return tuple(found)
+    return Script(statements=tuple(found), meaning=_meaning(tree))
 
 
 def check_tokens(rendered: Rendered) -> None:
@@ -177,23 +195,20 @@ def comments(rendered: Rendered) -> Iterator[Comment]:
 
 # Meaning
 
-_PLACE = re.compile(
-    r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
-)  # inside JSON strings the quotes are escaped, so that this finds fields only
+# Where something stands, in a tree. Inside JSON strings the quotes are escaped, so that this finds fields only.
+# The look ahead passes over the fields that hold no number, which are most.
+_PLACE = r'"(?=[a-z_]++":[-\d])(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
+# Two passes, because a pattern that begins with fixed characters is found three times as fast.
+_LATER_PLACE = re.compile(f",{_PLACE}")
+_FIRST_PLACE = re.compile(rf"\{{{_PLACE}")
 
 
-def meaning(text: str) -> str:
-    """SHA-256 of what PostgreSQL understands: comments, blanks, case and quoting do not count, constants do.
-
-    Trees change between majors of the parser: store `parser_version` beside it.
-    """
-    try:
-        tree = _tree(text)
-    except _parse_error() as error:
-        raise SqlSyntaxError(str(error.args[0])) from error
-    return hashlib.sha256(_PLACE.sub("", tree).encode()).hexdigest()
+def _meaning(tree: str) -> str:
+    """`Script.meaning` of a tree."""
+    return hashlib.sha256(_FIRST_PLACE.sub("{", _LATER_PLACE.sub("", tree)).encode()).hexdigest()
 
 
+@functools.cache
 def parser_version() -> str:
     """The parser whose trees `meaning` hashes."""
     from pglast.parser import get_postgresql_version
@@ -246,29 +261,71 @@ def _tree(text: str) -> str:
     return tree
 
 
-def _parse(text: str) -> _Parsed:
-    source = _tree(text)
-    try:
-        tree = json.loads(source)
-    except RecursionError:
-        tree = json.loads(_shallow(source))
+def _decoded(source: str, text: str) -> _Parsed:
+    """What the tree of a text (JSON, of `source`) says of its statements: what they are, and where they stand.
+
+    Borders of statements are found by pattern, because decoding all of a tree takes longer than making it, and
+    most statements are told by their kind alone. No other node has a field `stmt`, and in texts quotes are escaped.
+    """
+    found = _Parsed([], [], [])
+    if source.endswith('"stmts":[]}'):
+        return found
+    head = _HEAD.match(source)
+    assert head  # noqa: S101 # what libpg_query's writer of JSON gives
+    kind, at = head[1], head.end()
     data = None if text.isascii() else text.encode()
-    found: list[tuple[str, parsetree.Node]] = []
-    begins: list[int] = []
-    ends: list[int] = []
     seen_bytes = seen = 0
-    for entry in tree.get("stmts", ()):
-        found.extend(entry["stmt"].items())
-        begins.append(ends[-1] + 1 if ends else 0)
-        if not entry.get("stmt_len"):
-            ends.append(len(text))
+    for border in _BORDER.finditer(source, at):
+        found.statements.append((kind, _Node(source[at : border.start() + 1])))
+        found.begins.append(found.ends[-1] + 1 if found.ends else 0)
+        location, length, kind = border.groups()
+        at = border.end()
+        if not length:
+            found.ends.append(len(text))
             continue
-        end = entry.get("stmt_location", 0) + entry["stmt_len"]
+        end = int(location or 0) + int(length)
         if data is not None:  # the JSON counts bytes
             seen += len(data[seen_bytes:end].decode())
             seen_bytes, end = end, seen
-        ends.append(end)
-    return _Parsed(found, begins, ends)
+        found.ends.append(end)
+    assert at == len(source)  # noqa: S101 # no statement is lost
+    return found
+
+
+_HEAD = re.compile(r'\{"version":\d+,"stmts":\[\{"stmt":\{"(\w+)":')
+_BORDER = re.compile(
+    r'\}\}(?:,"stmt_location":(\d+))?(?:,"stmt_len":(\d+))?\}(?:,\{"stmt":\{"(\w+)":|\]\}\Z)'
+)
+
+
+class _Node(Mapping[str, Any]):
+    """The tree of a statement, decoded when something is asked of it."""
+
+    __slots__ = ("_fields", "_source")
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._fields: parsetree.Node | None = None
+
+    def _decoded(self) -> parsetree.Node:
+        if self._fields is None:
+            try:
+                self._fields = json.loads(self._source)
+            except RecursionError:
+                self._fields = json.loads(_shallow(self._source))
+        return cast(parsetree.Node, self._fields)
+
+    def __getitem__(self, field: str) -> Any:
+        return self._decoded()[field]
+
+    def get(self, field: str, default: Any = None) -> Any:  # Mapping's own takes four times as long
+        return self._decoded().get(field, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded())
+
+    def __len__(self) -> int:
+        return len(self._decoded())
 
 
 def _shallow(source: str) -> str:
@@ -292,16 +349,17 @@ _BLANK = " \t\n\r\f\v"  # what PostgreSQL takes for a blank
 _BEFORE = re.compile(rf"(?:[{_BLANK};]+|--[^\n]*)*")  # a statement; a comment of the other kind can be nested
 
 
-def _bounds(text: str, begin: int, end: int) -> tuple[int, int]:
-    """First character and one past the last of the statement between, without semicolons and comments around it."""
+def _trimmed(text: str, begin: int, end: int) -> tuple[int, str]:
+    """First character and text of the statement between, without semicolons and comments around it."""
     match = _BEFORE.match(text, begin, end)
     start = match.end() if match else begin
-    if "--" not in text[start:end] and "/*" not in text[start:end]:
-        return start, start + len(text[start:end].rstrip(_BLANK))
+    words = text[start:end]
+    if "--" not in words and "/*" not in words:
+        return start, words.rstrip(_BLANK)
     # Only the scanner knows whether that is a comment.
     tokens = [t for t in _scan(text[begin:end]) if t.name not in _COMMENTS]
     first = next(t for t in tokens if t.name != _SEMICOLON)
-    return begin + first.start, begin + tokens[-1].end + 1
+    return begin + first.start, text[begin + first.start : begin + tokens[-1].end + 1]
 
 
 def _explain(rendered: Rendered, error: Exception) -> NoReturn:
@@ -321,7 +379,6 @@ def _explain(rendered: Rendered, error: Exception) -> NoReturn:
 
 # Refusals: what PostgreSQL or psql would take, and smeta must not send
 
-_QUOTING = "standard_conforming_strings"
 _COPY = re.compile(r"^[ \t]*(?P<copy>copy\b[^;]*\bfrom\s+stdin\b)", re.IGNORECASE | re.MULTILINE)
 # `set transaction read only` would stop our own statements at the end of the transaction.
 _TRANSACTION_SETTINGS = (
@@ -375,9 +432,8 @@ _REFUSED = {  # code, message, hint
 }
 
 
-def _refused(statement: Statement, node: parsetree.Node) -> Iterator[str]:
-    """The keys of `_REFUSED` that a statement deserves."""
-    kind = statement.kind
+def _refused(kind: str, node: parsetree.Node) -> Iterator[str]:
+    """The keys of `_REFUSED` that a statement deserves for what it is."""
     if kind == "TransactionStmt" or (
         kind == "VariableSetStmt" and node.get("name", "").lower() in _TRANSACTION_SETTINGS
     ):
@@ -388,10 +444,15 @@ def _refused(statement: Statement, node: parsetree.Node) -> Iterator[str]:
         yield "unnamed"
     if kind == "DiscardStmt" and node["target"] == "DISCARD_ALL":
         yield "discard"
-    if _may_call(statement, "pg_advisory_unlock_all"):
+    if kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node):
+        yield "quoting"
+
+
+def _refused_calls(statement: Statement) -> Iterator[str]:
+    """The keys of `_REFUSED` that it deserves for what it calls."""
+    if _may_call(statement, _UNLOCK):
         yield "unlock"
-    sets = kind == "VariableSetStmt" and node.get("name", "").lower() == _QUOTING and not _sets_on(node)
-    if sets or (_QUOTING in statement.text.lower() and _may_call(statement, "set_config")):
+    if _QUOTING in statement.text.lower() and _may_call(statement, "set_config"):
         yield "quoting"
 
 
@@ -461,7 +522,6 @@ _DETAIL: dict[str, frozenset[str]] = {
     "AlterRoleStmt": frozenset({"PASSWORD"}),
     "CreateSubscriptionStmt": frozenset({"CONNECTION"}),
     "CreateUserMappingStmt": frozenset({"OPTIONS"}),
-    "DoStmt": frozenset({"SCONST", "LANGUAGE"}),
 }
 _WRITES = {
     "InsertStmt": "insert into",
@@ -471,15 +531,17 @@ _WRITES = {
 }
 
 
-def summarised(text: str) -> str:
-    """A few words for a person: a statement's own, up to the detail."""
-    ((kind, node),) = _parse(text).statements
-    tokens = [token for token in _scan(text) if token.name not in _COMMENTS]
+def summarised(text: str, kind: str) -> str:
+    """A few words for a person: a statement's own, up to the detail. `kind` is the tag of its tree."""
+    if kind == "DoStmt":
+        return "do block"
     if kind in _WRITES:
+        ((_, node),) = _decoded(_tree(text), text).statements
         relation = node["relation"]
         name = ".".join(parsetree.quoted(n) for n in (relation.get("schemaname"), relation["relname"]) if n)
         return _cut(f"{_WRITES[kind]} {name}")
     stop = _DETAIL.get(kind, frozenset())
+    tokens = [token for token in _scan(text) if token.name not in _COMMENTS]
     words = ""
     before = tokens[0].start
     for token in tokens:
@@ -489,7 +551,7 @@ def summarised(text: str) -> str:
         is_name = token.name in ("SCONST", "USCONST", "XCONST", "BCONST") or word.startswith('"')
         words += (" " if token.start > before else "") + (" ".join(word.split()) if is_name else word.lower())
         before = token.end + 1
-    return _cut("do block" if kind == "DoStmt" else words)
+    return _cut(words)
 
 
 def _cut(words: str) -> str:

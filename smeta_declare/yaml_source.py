@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import yaml
@@ -46,9 +46,19 @@ class Document:
     values: Mapping[KeyPath, Node]
     keys: Mapping[KeyPath, Node]
     line_starts: tuple[int, ...]
+    _places: dict[KeyPath, Location] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def at(self, path: KeyPath, *, offset: int = 0) -> Location:
         """The place of a value, or of what encloses it; `offset` counts characters inside the value."""
+        if offset:
+            return self._at(path, offset)
+        if (
+            path not in self._places
+        ):  # a long list is asked for twice: by its environment and beside its files
+            self._places[path] = self._at(path, 0)
+        return self._places[path]
+
+    def _at(self, path: KeyPath, offset: int) -> Location:
         while path and path not in self.values:
             path = path[:-1]
         node = self.values.get(path)
@@ -87,7 +97,9 @@ def _location(file: str, text: str, line_starts: tuple[int, ...], index: int) ->
     line = bisect_right(line_starts, index)
     start = line_starts[line - 1]
     end = line_starts[line] if line < len(line_starts) else len(text)
-    shown = _PASSWORD.sub(_blotted, text[start:end].rstrip("\r\n"))
+    shown = text[start:end].rstrip("\r\n")
+    if "@" in shown or "=" in shown:  # there is no password without one of them
+        shown = _PASSWORD.sub(_blotted, shown)
     return Location(file=file, line=line, column=index - start + 1, source_line=shown[:_SHOWN])
 
 

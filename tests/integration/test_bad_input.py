@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from smeta_declare.project import LARGEST
 from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Outcome, Workspace
@@ -220,6 +221,16 @@ def test_a_file_in_another_encoding(offline: Workspace, content: bytes, words: s
     assert refused.code == 78
     assert words in refused.err
     assert "save it in UTF-8" in refused.err
+
+
+def test_a_file_that_is_too_large_is_not_read(offline: Workspace) -> None:
+    with offline.migration("1_a", TABLE).open("r+b") as file:
+        file.truncate(LARGEST + 1)  # a hole in the file, not a full disk
+
+    refused = smeta(offline, "validate")
+
+    assert refused.code == 78
+    assert "migrations/1_a.sql is larger than 64 MiB" in refused.err
 
 
 def test_files_and_list_that_differ(offline: Workspace) -> None:

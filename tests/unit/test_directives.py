@@ -8,12 +8,13 @@ from smeta_declare.directives import BatchOptions, CommitsInside, Directive, dir
 from smeta_declare.errors import InvalidMigration
 from smeta_declare.rendered import Rendered
 from smeta_declare.rendering import questions, section_of
-from smeta_declare.statement import statements
+from smeta_declare.statement import parse
 
 
 def found(text: str) -> list[Directive | None]:
     rendered = Rendered.kept(text, name="m.sql")
-    return [placed.directive if placed else None for placed in directives(rendered, statements(rendered))]
+    placed = directives(rendered, parse(rendered).statements)
+    return [above.directive if above else None for above in placed]
 
 
 def test_a_directive_belongs_to_the_statement_under_it() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from unittest.mock import patch
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smeta_declare import migration
 from smeta_declare.diagnostics import Location
 from smeta_declare.errors import InvalidMigration
 from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
@@ -187,6 +191,31 @@ def test_any_text_is_cut_or_refused_as_a_migration(text: str) -> None:
     assert found.forward[0] == 0
     if found.rollback is None and found.validation is None:
         assert found.forward == (0, len(text))
+
+
+_LINE = st.tuples(
+    st.sampled_from(["", " ", "\t", "\r"]),
+    st.sampled_from(["", "-", "--", "---", "/*", "x --"]),
+    st.sampled_from(["", " ", "\t "]),
+    st.sampled_from(["", "ROLLBACK", "rollback", "VALIDATION", "Validation", "ROLBACK", "values (", "é"]),
+    st.sampled_from(["", "_START", "_end", " BEGIN", "_STRAT", "-stop", ":"]),
+    st.sampled_from(["", " ", " */", " in order", ";"]),
+).map("".join)
+
+
+def _outcome(text: str) -> object:
+    try:
+        return cut(text)
+    except InvalidMigration as error:
+        return str(error), str(error.location)
+
+
+@settings(max_examples=500)
+@given(st.lists(_LINE, max_size=5).map("\n".join))
+def test_a_line_that_is_not_looked_at_never_holds_a_marker(text: str) -> None:
+    found = _outcome(text)
+    with patch.object(migration, "_MAYBE", re.compile("\n")):
+        assert _outcome(text) == found  # every line looked at
 
 
 def test_a_checksum_is_sha_256_of_utf_8() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -21,15 +23,15 @@ from smeta_declare.standalone import (
     Effect,
     Reindexes,
     as_dict,
+    effect_of,
     from_dict,
 )
 from smeta_declare.statement import (
     Statement,
     check_tokens,
     leading_comments,
-    meaning,
+    parse,
     parser_version,
-    statements,
     tree,
 )
 from smeta_declare.template import Rendered, Secret, SecretSlot, Value, render
@@ -37,6 +39,14 @@ from smeta_declare.template import Rendered, Secret, SecretSlot, Value, render
 
 def plain(text: str) -> Rendered:
     return Rendered.kept(text, name="1_a.sql")
+
+
+def statements(text: Rendered) -> tuple[Statement, ...]:
+    return parse(text).statements
+
+
+def meaning(text: str) -> str:
+    return parse(plain(text)).meaning
 
 
 def texts(text: str) -> list[str]:
@@ -131,6 +141,28 @@ def test_splitting_never_loses_a_token(text: str) -> None:
     assert [token for statement in found for token in tokens(statement.text)] == tokens(text)
     assert all(text[statement.start : statement.end] == statement.text for statement in found)
     assert not any(statement.text.endswith(("\n", " ")) for statement in found)
+
+
+# Statements in which others lie, and texts that look like the tree's own.
+NESTED = (
+    """select '}},"stmt_len":5},{"stmt":{"CheckPointStmt":{}}]}', '{"stmt":{"X":', e'"stmts":[]}'""",
+    "create schema s create table a (b int) create view v as select 1",
+    "create rule r as on insert to t do also (select 1; insert into u values (1))",
+    *("explain insert into t values (1)", "prepare p as select 1", "checkpoint", "select"),
+    *("create index concurrently i on é (a)", "alter table a detach partition b concurrently"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from((*NESTED, BODY, DOLLAR, QUOTES)), max_size=5).map(" ;\n".join), st.booleans())
+def test_every_statement_of_the_tree_is_found_and_read_as_it_is(text: str, ended: bool) -> None:  # noqa: FBT001
+    text += ";" if ended and text else ""
+    expected = [
+        (kind, parsetree.alone(kind, node), effect_of(kind, node), parsetree.concurrently(kind, node))
+        for kind, node in tree(text)
+    ]
+    found = statements(plain(text))
+    assert [(s.kind, s.alone, s.effect, s.concurrently) for s in found] == expected
 
 
 # What a statement is
@@ -558,6 +590,25 @@ def test_meaning_of_what_is_no_sql_is_an_error() -> None:
     with pytest.raises(SqlSyntaxError):
         meaning("selekt")
     assert parser_version().startswith("postgresql ")
+
+
+# Statements whose trees have places of every sort: first in a node, last, of lists, in texts that look like one.
+PLACED = (
+    *("select array[]::int[], row(), current_date, null, *, $1 from t", "select 1 from a, b as c"),
+    """select a in (1, 2), a not in (3), '"location":1', ',"location":2,', '{"version":3' from t""",
+    *("create table t (stmt_len int default -1, location text not null, check (version > 0))", "values (-1)"),
+    *("merge into t using s on t.a = s.a when matched then delete", "alter table t set (list_end = 5)"),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from((*PLACED, BODY, DOLLAR, QUOTES)), max_size=4).map(";\n".join))
+def test_meaning_is_the_tree_without_places_as_earlier_versions_stored_it(text: str) -> None:
+    from pglast.parser import parse_sql_json
+
+    places = re.compile(r',?"(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+')
+    tree = places.sub("", parse_sql_json(text))
+    assert meaning(text) == hashlib.sha256(tree.encode()).hexdigest()
 
 
 def test_a_concurrent_index_without_a_name_is_refused() -> None:
