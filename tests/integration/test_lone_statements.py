@@ -225,6 +225,33 @@ def test_a_new_enum_value_is_committed_before_it_is_used(
     assert database.query("select m from t order by m") == [("sad",), ("calm",)]
 
 
+def test_a_new_enum_value_is_committed_before_a_validation_or_check_asks_for_it(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """PostgreSQL refuses it in the transaction that added it even in a comparison (55P04)."""
+    database.query("create type mood as enum ('glad'); create table t (m mood default 'glad')")
+    workspace.migration(
+        "1_a",
+        "alter type mood add value 'sad';",
+        validation="-- expect: empty\nselect 1 from t where m = 'sad';",
+    )
+    workspace.migration("2_b", "alter type mood add value 'calm';")
+    workspace.migration(
+        "3_c", "insert into t default values;", validation="select m is distinct from 'calm' from t;"
+    )
+    workspace.migration("4_d", "alter type mood add value 'angry';")
+    workspace.more = (
+        "checks: [{name: nobody is angry, sql: \"select 1 from t where m = 'angry'\", expect: empty}]"
+    )
+    workspace.write_manifest()
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert workspace.applied() == ["1_a", "2_b", "3_c", "4_d"]
+    assert database.query("select enum_range(null::mood)::text") == [("{glad,sad,calm,angry}",)]
+
+
 def test_an_abandoned_run_leaves_nothing_half_built(workspace: Workspace, database: TestDatabase) -> None:
     database.query("create table t (id int)")
     workspace.migration(
