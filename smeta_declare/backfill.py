@@ -178,7 +178,10 @@ class Backfill:
     @property
     def _fresh(self) -> str:
         # Filtered rows would be neither changed nor missed: PostgreSQL shall refuse instead.
-        return self.working.fresh(self.step.work.timeouts) + "set row_security = off;"
+        # A key that is a float must come back from its text as it was.
+        return (
+            self.working.fresh(self.step.work.timeouts) + "set row_security = off; set extra_float_digits = 1;"
+        )
 
     def _next(self) -> None:
         try:
@@ -203,7 +206,7 @@ class Backfill:
             return self._end_pass(was, now)
         now = replace(now, lower=bound)
         self._move(was, now)
-        session.send("reset search_path; reset datestyle")
+        session.send("reset search_path; reset datestyle; reset extra_float_digits")
         upper = session.literal(bound)
         sent = Sendable(
             statement=self.step.statement,
