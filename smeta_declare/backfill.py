@@ -180,7 +180,8 @@ class Backfill:
         # Filtered rows would be neither changed nor missed: PostgreSQL shall refuse instead.
         # A key that is a float must come back from its text as it was.
         return (
-            self.working.fresh(self.step.work.timeouts) + "set row_security = off; set extra_float_digits = 1;"
+            self.working.fresh(self.step.work.timeouts)
+            + "set row_security = off; set extra_float_digits = 1;"
         )
 
     def _next(self) -> None:

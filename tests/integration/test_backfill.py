@@ -97,7 +97,10 @@ def test_what_is_not_idempotent_is_done_once_up_to_the_key_at_the_start(
         ("date not null unique", "date '2024-01-01' + i"),
         ("time not null unique", "time '12:00' + i * interval '0.000001 s'"),
         ("timetz not null unique", "(time '12:00' || '+' || i % 14)::timetz + i / 14 * interval '1 h'"),
-        ("float8 primary key", "case i when 1 then 'NaN' when 2 then '-Infinity' else 1 + i / 1e15 end::float8"),
+        (
+            "float8 primary key",
+            "case i when 1 then 'NaN' when 2 then '-Infinity' else 1 + i / 1e15 end::float8",
+        ),
         ("real primary key", "case i when 1 then 'NaN' when 2 then 'Infinity' else i / 3.0 end::real"),
     ],
 )
@@ -125,7 +128,9 @@ def test_a_database_that_shortens_floats_does_not_shorten_keys(
 
     assert done.code == 0, done.err
     assert database.query("select n, count(*) from items group by n") == [(1, 40)]
-    assert database.query("select distinct as_text from items") == [("1",)]  # the statement's own digits are few
+    assert database.query("select distinct as_text from items") == [
+        ("1",)
+    ]  # the statement's own digits are few
 
 
 def test_delete_and_insert_select(workspace: Workspace, database: TestDatabase) -> None:
