@@ -241,3 +241,18 @@ def test_a_database_that_becomes_read_only_within_a_step(
     assert "sqlstate: 25006" in failed.err
     assert "connect to the primary" in failed.err
     assert either.applied() == ["1_a"]
+
+
+@PG18
+def test_a_role_that_sees_no_standby_is_told_that_nothing_waits_for_it(
+    either: Workspace, pair: Pair, database: TestDatabase
+) -> None:
+    database.query("create table items (id int primary key, n int default 0)")
+    database.query("insert into items select i from generate_series(1, 300) as i")
+    either.migration("1_a", "-- smeta: batch key=id size=100 max_lag=1s\nupdate items set n = n + 1;")
+
+    done = either.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert done.err.count("max_lag has no effect") == 1
+    assert "pg_read_all_stats" in done.err
