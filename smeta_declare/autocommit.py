@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from smeta_declare.errors import SmetaError
-from smeta_declare.events import FoundDone, LeftoverCleaned
+from smeta_declare.events import FoundDone, LeftoverCleaned, Noticed
 from smeta_declare.failures import LockTimeout, StateChanged, StatementFailed
-from smeta_declare.leftovers import Found, clean, clean_up, look, standing
+from smeta_declare.leftovers import Found, clean, clean_up, look, standing, staying
 from smeta_declare.plan import AutocommitStep, Plan, PlannedStatement
 from smeta_declare.postgres.connection import ServerError
 from smeta_declare.run import History, Started
@@ -112,6 +112,8 @@ class Alone:
             if found is Found.HALF and effect:
                 self._clean(effect, self.started)
                 found = look(self.working.session, effect, self._before)
+            for what in staying(self.working.session, effect, self._before) if effect else ():
+                self.working.told(Noticed(severity="WARNING", message=what))
             return found is Found.DONE and self._found_done("what it does is done: an earlier run began it")
         if found is Found.HALF and isinstance(effect, BuildsIndex):
             raise self._refused(

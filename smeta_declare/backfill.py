@@ -13,6 +13,7 @@ from smeta_declare.events import (
     BackfillPaused,
     BackfillProgress,
     BackfillStarted,
+    Noticed,
     StatementDone,
 )
 from smeta_declare.failures import CommitUnknown, StateChanged, TransactionEnded
@@ -63,6 +64,7 @@ class Backfill:
         self._witness: str | None = None  # the key of a row that the last pass left
         self._begun = self._told_at = self._looked_at = time.monotonic()
         self._before = 0  # rows of earlier runs
+        self._told_hidden = False  # that nothing is known of standbys
 
     @property
     def committed(self) -> str:
@@ -178,7 +180,11 @@ class Backfill:
     @property
     def _fresh(self) -> str:
         # Filtered rows would be neither changed nor missed: PostgreSQL shall refuse instead.
-        return self.working.fresh(self.step.work.timeouts) + "set row_security = off;"
+        # A key that is a float must come back from its text as it was.
+        return (
+            self.working.fresh(self.step.work.timeouts)
+            + "set row_security = off; set extra_float_digits = 1;"
+        )
 
     def _next(self) -> None:
         try:
@@ -203,7 +209,7 @@ class Backfill:
             return self._end_pass(was, now)
         now = replace(now, lower=bound)
         self._move(was, now)
-        session.send("reset search_path; reset datestyle")
+        session.send("reset search_path; reset datestyle; reset extra_float_digits")
         upper = session.literal(bound)
         sent = Sendable(
             statement=self.step.statement,
@@ -318,7 +324,11 @@ class Backfill:
         self._looked_at = time.monotonic()
         session, limit = self.working.session, self.batch.options.max_lag_ms
         if limit is not None:
-            lag = session.ask("replica_lag")[0].rows[0][0]
+            lag, hidden = session.ask("replica_lag")[0].rows[0]
+            if hidden and not self._told_hidden:
+                self._told_hidden = True
+                unseen = "max_lag has no effect: our role may not see the standbys (grant pg_read_all_stats)"
+                self.working.told(Noticed(severity="WARNING", message=f"{self.step.id}: {unseen}"))
             if lag is not None and lag > limit:
                 return f"a standby is {lag} ms behind"
         age = self.working.environment.locks.require_quiet_ms

@@ -37,15 +37,17 @@ def works_of(
     *,
     record: HistoryRow | None = None,
     validations: tuple[Question, ...] = (),
+    checks: Iterable[Question] = (),
     keeps: KeptRollback | None = None,
 ) -> tuple[Work, ...]:
     """Cut a section where PostgreSQL needs it: statements that run alone stand alone.
 
     The way forward ends, and the way back begins, with a piece that is a transaction: there the history row
-    is written or removed.
+    is written or removed. `checks` are asked after the last migration, maybe in that very transaction.
     """
     pieces: list[list[PlannedStatement]] = [[]]
-    for statement in _with_used_values_alone(statements):
+    asked = [question.statement for question in (*validations, *checks)]
+    for statement in _with_used_values_alone(statements, asked):
         if statement.alone or statement.batch:
             pieces += [[statement], []]
         else:
@@ -74,14 +76,18 @@ def works_of(
     )
 
 
-def _with_used_values_alone(statements: Sequence[PlannedStatement]) -> Iterator[PlannedStatement]:
+def _with_used_values_alone(
+    statements: Sequence[PlannedStatement], asked: Sequence[PlannedStatement]
+) -> Iterator[PlannedStatement]:
     """A new value of an enum can be used once it is committed: where that is wanted, it is added on its own.
+
+    A question uses it, too: even `= 'value'` is refused in the transaction that added it.
 
     https://www.postgresql.org/docs/current/sql-altertype.html#SQL-ALTERTYPE-NOTES
     """
     for index, statement in enumerate(statements):
         effect = statement.effect
-        if isinstance(effect, AddsValue) and _mention({effect.value}, statements[index + 1 :]):
+        if isinstance(effect, AddsValue) and _mention({effect.value}, (*statements[index + 1 :], *asked)):
             reason = "a later statement uses the new value, which it can do once it is committed"
             yield replace(statement, alone=reason)
         else:
@@ -123,7 +129,8 @@ class StepsBuilder:
                     AutocommitStep(id=f"{work.version}/{work.position + 1}", work=work, reason=reason)
                 )
             else:
-                if _mention(self._added, work.statements):
+                asked = [question.statement for question in work.validations]
+                if _mention(self._added, (*work.statements, *asked)):
                     self._close()
                 self._open.append(work)
                 self._added |= {s.effect.value for s in work.statements if isinstance(s.effect, AddsValue)}

@@ -20,8 +20,8 @@ from smeta_declare.errors import Refused, SmetaError
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import ServerError, Session, check_major, connect
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.postgres.pooler import PoolMode, pool_mode
-from smeta_declare.postgres.target import check_direct, conninfo_of
+from smeta_declare.postgres.pooler import PoolMode
+from smeta_declare.postgres.target import check_direct, conninfo_of, mode_of
 from smeta_declare.reader import Reader
 
 # One message, so that all of it reaches one server process whatever stands in between, and nothing of it stays.
@@ -74,7 +74,7 @@ def examine(reader: Reader, *, clock: Callable[[], float] = time.time) -> Examin
         )
         stack.callback(session.close)
         embedded = isinstance(environment.database, EmbeddedDatabase)
-        mode = None if embedded else pool_mode(session)
+        mode = None if embedded else mode_of(session, environment)
         findings = list(_path(environment, session, mode))
         if environment.direct and not (mode is None or mode.keeps_sessions) and not diagnosis.fails(findings):
             session = connect(

@@ -100,6 +100,7 @@ class Monitor:
         self._session: Session | None = None
         self._told_of: set[tuple[str, tuple[int, ...]]] = set()
         self._told_at = 0.0
+        self._told_alone = False  # that there is no connection to watch with
         self._closing = threading.Event()
         self._cancelling = threading.Lock()  # a cancel hits the watched try, before its COMMIT, or nothing
         self._thread = threading.Thread(target=self._loop, name="smeta monitor", daemon=True)
@@ -137,8 +138,14 @@ class Monitor:
                 continue
             try:
                 pause = self._look(watch)
-            except SmetaError:
-                # The working connection meets the same trouble, and tells it.
+            except SmetaError as error:
+                # The working connection meets the same trouble, and tells it; but for a second connection there
+                # may be no room where one was to be had.
+                if self._session is None and not self._told_alone:
+                    self._told_alone = True
+                    without = "who blocks is not named, and locks.hold is not enforced"
+                    told = f"no second connection to watch the first: {without} ({'; '.join(error.detail)})"
+                    self._told(Noticed(severity="WARNING", message=told))
                 self._close()
                 pause = _SLOW
         self._close()

@@ -78,13 +78,14 @@ def plan_apply(
     pending = _pending(environment, history, to)
     _check_requirements(environment, history, pending)
     builder = StepsBuilder(environment)
+    checks = _checks(environment)
     planned = []
     noticed: list[Diagnostic] = []
     for entry, out_of_order in pending:
         migration = rendered(entry)
         noticed += migration_findings(migration)
         partial = history.partial_of(entry.version, "forward")
-        works = _forward_works(migration, history.rounds.get((entry.version, "forward"), 0))
+        works = _forward_works(migration, history.rounds.get((entry.version, "forward"), 0), checks)
         builder.add(works, partial)
         planned.append(
             PlannedMigration(
@@ -99,7 +100,7 @@ def plan_apply(
             )
         )
     policy = _policy(environment, [entry for entry, _ in pending]) if pending and backup else None
-    steps = builder.steps(_checks(environment))
+    steps = builder.steps(checks)
     return _plan(environment, history, target, "forward", planned, steps, policy, noticed=noticed)
 
 
@@ -387,7 +388,9 @@ def _rows_back(history: History, count: int, to: str | None) -> list[AppliedMigr
     return rows[:index]
 
 
-def _forward_works(migration: RenderedMigration, round: int) -> tuple[Work, ...]:
+def _forward_works(
+    migration: RenderedMigration, round: int, checks: tuple[Question, ...]
+) -> tuple[Work, ...]:
     record = HistoryRow(
         version=migration.file.version,
         name=migration.header.name,
@@ -413,6 +416,7 @@ def _forward_works(migration: RenderedMigration, round: int) -> tuple[Work, ...]
         migration.entry.timeouts,
         record=record,
         validations=migration.validations,
+        checks=checks,
         keeps=_kept(migration.rollback),
     )
 

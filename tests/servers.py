@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from psycopg import sql
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.postgres.binaries import Binaries, NoPostgres, find_binaries
 from smeta_declare.postgres.server import BACKUP, OWNER, SUPERUSER, Server
+from tests.disk import can_mount
 
 URL = "SMETA_TEST_URL"  # a superuser's URL of a server whose databases may be created and dropped
 KINDS = ("pg18", "pg15", *(("url",) if os.environ.get(URL) else ()))
@@ -73,7 +75,7 @@ class TestDatabase:
 
 
 def is_available(need: str) -> bool:
-    """Whether `pg15` (a server of that major), `url`, or a program of that name is there."""
+    """Whether `pg15` (a server of that major), `url`, the right to `mount`, or a program of that name is there."""
     if need == "url":
         return bool(os.environ.get(URL))
     if major := re.fullmatch(r"pg(\d+)", need):
@@ -82,6 +84,8 @@ def is_available(need: str) -> bool:
         except NoPostgres:
             return False
         return True
+    if need == "mount":
+        return can_mount()
     return program(need) is not None
 
 
@@ -110,10 +114,16 @@ def running_server(kind: str) -> TestServer:
 
 
 def _own(kind: str) -> TestServer:
+    return _stack.enter_context(own_server(kind))[1]
+
+
+@contextlib.contextmanager
+def own_server(kind: str, *, parent: Path | None = None) -> Iterator[tuple[Server, TestServer]]:
+    """A server of that kind for one test alone, that it may crash and start again; `parent`: where its data is."""
     binaries = find_binaries(os.environ, major=int(kind.removeprefix("pg")))
-    server = _stack.enter_context(Server.scratch(binaries))
-    server.ensure_database("smeta")  # creates the owner role
-    return _described(kind, binaries, server.conninfo)
+    with Server.scratch(binaries, parent=parent) as server:
+        server.ensure_database("smeta")  # creates the owner role
+        yield server, _described(kind, binaries, server.conninfo)
 
 
 def _of_url(url: str) -> TestServer:

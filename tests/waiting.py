@@ -16,11 +16,12 @@ def until(happened: Callable[[], bool], *, seconds: float = 30, what: str = "it"
         time.sleep(0.02)
 
 
-def until_running(database: TestDatabase, query: str) -> None:
-    """Until a statement that is like this runs."""
+def until_running(database: TestDatabase, query: str, *, admin: bool = False) -> None:
+    """Until a statement that is like this runs; what others than the owner run is seen as the superuser."""
+    ask = database.query_as_admin if admin else database.query
     until(
         lambda: bool(
-            database.query(
+            ask(
                 "select 1 from pg_stat_activity where query ilike %s and state = 'active' and pid <> pg_backend_pid()",
                 query,
             )

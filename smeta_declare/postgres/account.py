@@ -10,13 +10,19 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from smeta_declare.errors import SmetaError
+from smeta_declare.errors import Retryable, SmetaError
 
 
 class ServerFailed(SmetaError):
     """Our own server could not be made, started or stopped."""
 
     code = "server-failed"
+
+
+class ServerKilled(Retryable):
+    """Our own server was ended from outside while it started."""
+
+    code = "server-killed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

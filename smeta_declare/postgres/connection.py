@@ -195,7 +195,10 @@ class Session:
         return self.key_pid if self.pooled_pid is None else self.pooled_pid
 
     def backend_pid(self, within: float | None = None) -> int | None:
-        """The server process that answers now; None where nobody does `within` seconds (then close the session)."""
+        """The server process that answers now; None where nobody does `within` seconds: then the session is closed.
+
+        A question that nobody has answered is still in the queue, and nothing else could be asked.
+        """
         if within is None:
             return int(self.ask("backend_pid")[0].rows[0][0])
         pgconn, deadline = self._connection.pgconn, time.monotonic() + within
@@ -206,6 +209,7 @@ class Session:
                 left = max(0.0, deadline - time.monotonic())
                 pgconn.flush()
                 if not select.select([pgconn.socket], [], [], left)[0]:
+                    self.close()
                     return None
                 pgconn.consume_input()
                 while not pgconn.is_busy():

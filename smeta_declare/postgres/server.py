@@ -31,8 +31,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from smeta_declare.conninfo import Conninfo
-from smeta_declare.errors import SmetaError
-from smeta_declare.postgres.account import Account, ServerFailed, account_of, postmaster, recorded_pid, zombie
+from smeta_declare.errors import Retryable, SmetaError
+from smeta_declare.postgres.account import (
+    Account,
+    ServerFailed,
+    ServerKilled,
+    account_of,
+    postmaster,
+    recorded_pid,
+    zombie,
+)
 from smeta_declare.postgres.binaries import Binaries, NoPostgres, find_binaries
 
 OWNER = "smeta_owner"
@@ -256,6 +264,14 @@ class Server:
                         connection.execute(create_role.encode())
                 if not connection.execute("select 1 from pg_database where datname = %s", [name]).fetchone():
                     connection.execute(create)
+        except psycopg.OperationalError as error:
+            # The server had just answered: it was ended, or has no room.
+            raise Retryable(
+                f"the database `{name}` could not be made now",
+                detail=[str(error)],
+                hint="run the same command again",
+                changed="nothing was run",
+            ) from error
         except psycopg.Error as error:
             raise ServerFailed(f"the database `{name}` could not be made", detail=[str(error)]) from error
         return self.conninfo(name)
@@ -403,9 +419,17 @@ class Server:
             # After kill -9 of the server its children need up to two seconds to notice.
             leaving = any(words in reasons for words in ("pre-existing shared memory", "lock file"))
             if not leaving or time.monotonic() > retry_until:
+                detail = [*output.splitlines(), *reasons.splitlines()][-10:]
+                if _killed(reasons):
+                    raise ServerKilled(
+                        f"{self.binaries} was killed while it started",
+                        detail=detail,
+                        hint="run the same command again; if it happens again, see whether memory is short",
+                        changed="nothing was run",
+                    )
                 raise ServerFailed(
                     f"{self.binaries} does not start",
-                    detail=[*output.splitlines(), *reasons.splitlines()][-10:],
+                    detail=detail,
                     hint=f"the whole log is {self.log}",
                 )
             time.sleep(0.3)
@@ -480,6 +504,15 @@ def _private(directory: Path, account: Account) -> bool:
     return (
         stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid and stat.S_IMODE(found.st_mode) == 0o700
     )
+
+
+def _killed(logged: str) -> bool:
+    """Whether a server that did not come up had no reason of its own: it began to start, and says no more.
+
+    A server that cannot be loaded at all says so without these words.
+    """
+    own = re.search(r"\b(FATAL|PANIC):  (?!the database system is )", logged)
+    return not own and (not logged.strip() or " starting PostgreSQL " in logged)
 
 
 def _tail(log: Path, start: int) -> str:

@@ -11,6 +11,7 @@ from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.postgres.connection import (
+    ConnectionFailed,
     PoolerBetween,
     ServerError,
     Session,
@@ -21,7 +22,7 @@ from smeta_declare.postgres.connection import (
     watch_client,
 )
 from smeta_declare.postgres.journal import Journal
-from smeta_declare.postgres.pooler import pool_mode
+from smeta_declare.postgres.pooler import PoolMode, pool_mode
 
 
 class RoleUnusable(Refused):
@@ -67,7 +68,7 @@ def reach(
             conninfo_of(environment, root, environ), timeouts, application_name=application_name
         )
         stack.callback(session.close)
-        mode = None if isinstance(environment.database, EmbeddedDatabase) else pool_mode(session)
+        mode = None if isinstance(environment.database, EmbeddedDatabase) else mode_of(session, environment)
         works = mode is None or mode.keeps_sessions
         if environment.direct is None:
             if not works:
@@ -87,22 +88,50 @@ def reach(
             direct.close()
             return session
         stack.pop_all()
-        session.close()
         why = f"because {session.conninfo.source} leads through a pooler ({mode} mode)"
+        if not session.usable:
+            why = (
+                f"because {session.conninfo.source} gives no server process now; "
+                "that both reach the same database could not be checked"
+            )
+        session.close()
         direct.conninfo = replace(direct.conninfo, source=f"{direct.conninfo.source}, {why}")
         return direct
+
+
+def mode_of(session: Session, environment: Environment) -> PoolMode | None:
+    """The mode of the pooler in between, None where there is none; where nobody answers, `direct:` may still serve.
+
+    ConnectionFailed where nobody answers and there is no `direct:`.
+    """
+    try:
+        mode = pool_mode(session)
+    except ConnectionFailed:
+        if environment.direct is None:
+            raise
+        return PoolMode.UNKNOWN
+    if environment.direct is None and not session.usable:
+        raise ConnectionFailed(
+            f"{session.conninfo.source} leads through a pooler that has no free server process",
+            hint="try again later, or give the address of the server itself as `direct:` beside `database:`",
+            changed="nothing was run",
+        )
+    return mode
 
 
 def check_direct(session: Session, direct: Session) -> None:
     """Refuse a `direct:` that leads through a pooler too, or to another database than `database:` does.
 
-    The same system identifier, start of the server and database: then the history is the same too.
+    The same system identifier, start of the server and database: then the history is the same too. A `database:`
+    that has stopped answering cannot be asked.
     """
     if mode := pool_mode(direct):
         raise PoolerBetween(
             f"{direct.conninfo.source} leads through a pooler too ({mode} mode)",
             hint="`direct:` must be the address of the server itself",
         )
+    if not session.usable:
+        return
     ours, theirs = (s.ask("identity")[0].rows[0] for s in (session, direct))
     if ours != theirs:
         names = ("system identifier", "database", "standby", "start of the server")

@@ -95,6 +95,13 @@ def test_what_is_not_idempotent_is_done_once_up_to_the_key_at_the_start(
         ("timestamptz primary key", "timestamptz '2024-02-29 12:00:00.123456+03' + i * interval '1.5 h'"),
         ("numeric not null unique", "i * 0.1"),
         ("date not null unique", "date '2024-01-01' + i"),
+        ("time not null unique", "time '12:00' + i * interval '0.000001 s'"),
+        ("timetz not null unique", "(time '12:00' || '+' || i % 14)::timetz + i / 14 * interval '1 h'"),
+        (
+            "float8 primary key",
+            "case i when 1 then 'NaN' when 2 then '-Infinity' else 1 + i / 1e15 end::float8",
+        ),
+        ("real primary key", "case i when 1 then 'NaN' when 2 then 'Infinity' else i / 3.0 end::real"),
     ],
 )
 def test_key_of_type(workspace: Workspace, database: TestDatabase, key: str, value: str) -> None:
@@ -106,6 +113,24 @@ def test_key_of_type(workspace: Workspace, database: TestDatabase, key: str, val
     assert done.code == 0, done.err
     assert touched(database) == [(40, 1)]
     assert database.query("select count(*) from items where n = 1") == [(40,)]
+
+
+def test_a_database_that_shortens_floats_does_not_shorten_keys(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """With fewer digits the bound of a batch is another number than its last key, and rows lie in between."""
+    items(database, 40, key="float8 primary key", value="1 + i / 1e15")
+    database.query(f'alter database "{database.name}" set extra_float_digits = -3')
+    database.query("alter table items add as_text text")
+    workspace.migration("1_a", "-- smeta: batch key=id size=3\nupdate items set n = n + 1, as_text = id;")
+
+    done = apply(workspace)
+
+    assert done.code == 0, done.err
+    assert database.query("select n, count(*) from items group by n") == [(1, 40)]
+    assert database.query("select distinct as_text from items") == [
+        ("1",)
+    ]  # the statement's own digits are few
 
 
 def test_delete_and_insert_select(workspace: Workspace, database: TestDatabase) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -18,28 +19,32 @@ from tests.workspace import Workspace
 
 
 @contextlib.contextmanager
-def snapshot(database: TestDatabase, statement: str) -> Iterator[None]:
+def snapshot(database: TestDatabase, statement: str, *, admin: bool = False) -> Iterator[None]:
     """A transaction that holds a snapshot: what is done concurrently waits for it."""
-    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as connection:
+    with contextlib.closing(
+        psycopg.connect(database.admin if admin else database.conninfo.dsn)
+    ) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute(statement.encode())
         yield
 
 
-def cut_off(workspace: Workspace, database: TestDatabase, running: str, statement: str) -> None:
+def cut_off(
+    workspace: Workspace, database: TestDatabase, running: str, statement: str, *, admin: bool = False
+) -> None:
     """Kill a run while its statement waits for a snapshot, and end the server process that it leaves."""
-    with snapshot(database, statement):
+    with snapshot(database, statement, admin=admin):
         run = workspace.start("apply", "--env", "test")
-        until_running(database, running)
+        until_running(database, running, admin=admin)
         waits = "select 1 from pg_stat_activity where query ilike %s and wait_event_type = 'Lock'"
-        until(lambda: bool(database.query(waits, running)), what="it waits")
+        until(lambda: bool(database.query_as_admin(waits, running)), what="it waits")
         run.kill()
         run.communicate()
-        database.query(
+        database.query_as_admin(
             "select pg_terminate_backend(pid) from pg_stat_activity where query ilike %s and pid <> pg_backend_pid()",
             running,
         )
-        until(lambda: not database.query(waits, running), what="its process is gone")
+        until(lambda: not database.query_as_admin(waits, running), what="its process is gone")
 
 
 def invalid(database: TestDatabase) -> list[str]:
@@ -77,12 +82,66 @@ def test_what_a_reindex_left_is_dropped_and_nothing_else(
     done = workspace.smeta("apply", "--env", "test")
 
     assert done.code == 0, done.err
-    assert (
-        "cleaned  1_a/1: invalid index public.t_id_ccnew dropped" in done.err
-        or "t_id_ccnew dropped" in done.err
-    )
+    assert "cleaned  1_a/1: invalid index public.t_id_ccnew dropped" in done.err
     assert invalid(database) == ["t_ccnew"]
     assert workspace.applied() == ["1_a"]
+
+
+REBUILT = (
+    "create table p (id int primary key, t text) partition by range (id);"
+    "create table p1 partition of p for values from (0) to (9);"
+    'create schema "S"; create table "S"."X" (id int primary key, t text);'
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "held", "names"),
+    [
+        ("reindex table concurrently p", "select * from p1", ["p1_pkey_ccnew", "toast"]),
+        ("reindex index concurrently p_pkey", "select * from p1", ["p1_pkey_ccnew"]),
+        ('reindex table concurrently "S"."X"', 'select * from "S"."X"', ['"S"."X_pkey_ccnew"', "toast"]),
+        ('reindex schema concurrently "S"', 'select * from "S"."X"', ['"S"."X_pkey_ccnew"', "toast"]),
+    ],
+)
+@pytest.mark.parametrize("granted", [False, True], ids=["owner", "granted"])
+def test_what_a_reindex_left_of_partitions_and_toast_tables(
+    workspace: Workspace,
+    database: TestDatabase,
+    statement: str,
+    held: str,
+    names: list[str],
+    *,
+    granted: bool,
+) -> None:
+    """An owner may not use schema pg_toast: that index stays, is named, and keeps nothing from being finished."""
+    user = f"reindexer_{database.name}"
+    database.query_as_admin(f"create role {user} login password 'x'")
+    try:
+        database.query_as_admin(
+            f"grant create on schema public to {user}; grant create on database {database.name} to {user};"
+            + (f"grant usage on schema pg_toast to {user};" if granted else "")
+            + f"set role {user};{REBUILT}"
+        )
+        workspace.environment = f"role: {user}"
+        workspace.environ["TRIAL_URL"] = database.admin
+        workspace.migration("1_a", f"{statement};")
+        cut_off(workspace, database, f"{statement}%", held, admin=True)
+        left = [re.sub(r"pg_toast\.pg_toast_\d+_index_ccnew", "toast", name) for name in invalid(database)]
+        assert sorted(left) == sorted(names)
+        toast = [name for name in invalid(database) if "toast" in name]
+
+        done = workspace.smeta("apply", "--env", "test")
+
+        assert done.code == 0, done.err
+        for name in names:
+            if name != "toast":
+                assert f"invalid index {name if '.' in name else f'public.{name}'} dropped" in done.err
+        assert invalid(database) == ([] if granted else toast)
+        for name in toast:
+            stays = f"as a superuser: drop index concurrently {name}" in done.err
+            assert (stays, f"invalid index {name} dropped" in done.err) == (not granted, granted)
+    finally:
+        database.query_as_admin(f"drop owned by {user} cascade; drop role {user}")
 
 
 def test_a_partition_that_is_half_detached_is_finalised(workspace: Workspace, database: TestDatabase) -> None:
@@ -223,6 +282,33 @@ def test_a_new_enum_value_is_committed_before_it_is_used(
 
     assert done.code == 0, done.err
     assert database.query("select m from t order by m") == [("sad",), ("calm",)]
+
+
+def test_a_new_enum_value_is_committed_before_a_validation_or_check_asks_for_it(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """PostgreSQL refuses it in the transaction that added it even in a comparison (55P04)."""
+    database.query("create type mood as enum ('glad'); create table t (m mood default 'glad')")
+    workspace.migration(
+        "1_a",
+        "alter type mood add value 'sad';",
+        validation="-- expect: empty\nselect 1 from t where m = 'sad';",
+    )
+    workspace.migration("2_b", "alter type mood add value 'calm';")
+    workspace.migration(
+        "3_c", "insert into t default values;", validation="select m is distinct from 'calm' from t;"
+    )
+    workspace.migration("4_d", "alter type mood add value 'angry';")
+    workspace.more = (
+        "checks: [{name: nobody is angry, sql: \"select 1 from t where m = 'angry'\", expect: empty}]"
+    )
+    workspace.write_manifest()
+
+    done = workspace.smeta("apply", "--env", "test")
+
+    assert done.code == 0, done.err
+    assert workspace.applied() == ["1_a", "2_b", "3_c", "4_d"]
+    assert database.query("select enum_range(null::mood)::text") == [("{glad,sad,calm,angry}",)]
 
 
 def test_an_abandoned_run_leaves_nothing_half_built(workspace: Workspace, database: TestDatabase) -> None:

@@ -16,6 +16,7 @@ from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import connect
 from smeta_declare.postgres.pooler import PoolMode, pool_mode
 from smeta_declare.postgres.server import OWNER
+from smeta_declare.postgres.target import check_direct
 from tests.pooler import Pooler, pgbouncer
 from tests.servers import TestDatabase, fresh_database
 from tests.workspace import Workspace
@@ -218,3 +219,43 @@ def test_direct_address_of_another_database_is_refused(workspace: Workspace, dat
         assert sessions_as_before(database, pooler)
         for each in (database, other):
             assert each.query("select to_regclass('orders'), to_regnamespace('smeta')") == [(None, None)]
+
+
+def test_a_pool_that_is_taken_does_not_keep_direct_from_working(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """Nobody else gets a process of the pool: not when we come, or not any more while we look."""
+    workspace.migration("1_orders", TABLE, "drop table orders;")
+    with (
+        pgbouncer(database, "transaction", pool_size=1) as pooler,
+        contextlib.closing(pooler.connect()) as one,
+    ):
+        one.execute("begin; select 1")
+        behind(workspace, pooler)
+        without = workspace.smeta("apply", "--env", "test")
+        behind(workspace, pooler, direct=pooler.direct)
+        examined = workspace.smeta("doctor", "--env", "test")
+        plan = workspace.smeta("plan", "--env", "test")
+        applied = workspace.smeta("apply", "--env", "test")
+
+        assert (without.code, "error[connection]" in without.err) == (4, True), without.err
+        assert "nothing was run" in without.err
+        assert examined.code == 0, examined.out + examined.err
+        assert "could not be checked" in plan.out
+        assert (applied.code, workspace.applied()) == (0, ["1_orders"]), applied.err
+
+
+def test_a_pool_that_is_taken_while_we_look_leaves_direct(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    with (
+        pgbouncer(database, "transaction", pool_size=1) as pooler,
+        contextlib.closing(pooler.connect()) as one,
+        connect(Conninfo(dsn=pooler.url, source="test"), Timeouts()) as session,
+        connect(Conninfo(dsn=pooler.direct, source="test"), Timeouts()) as direct,
+    ):
+        session.backend_pid()
+        one.execute("begin; select 1")
+
+        assert session.backend_pid(within=0.1) is None
+        check_direct(session, direct)

@@ -21,8 +21,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from smeta_declare.errors import Exit
 from smeta_declare.postgres import binaries as binaries_module
-from smeta_declare.postgres.account import ServerFailed, account_of, postmaster
+from smeta_declare.postgres.account import ServerFailed, ServerKilled, account_of, postmaster
 from smeta_declare.postgres.binaries import NoPostgres, all_binaries, find_binaries
 from smeta_declare.postgres.server import SUPERUSER, Server, ServerVersion
 from tests.servers import TestDatabase, TestServer
@@ -268,6 +269,32 @@ def test_reason_of_a_failing_start_is_told(project: Path) -> None:
 
     assert "no_such_setting" in "\n".join(caught.value.detail)
     assert str(server.log) in (caught.value.hint or "")
+
+
+def test_a_server_that_is_killed_while_it_starts_may_be_started_again(project: Path) -> None:
+    server = embedded(project)
+    server.start()
+    server.stop()
+    over = threading.Event()
+
+    def kill_whatever_starts() -> None:
+        while not over.is_set():
+            if pid := postmaster(server.data):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_whatever_starts)
+    killer.start()
+    try:
+        with pytest.raises(ServerKilled) as caught:
+            server.start()
+    finally:
+        over.set()
+        killer.join()
+
+    assert (caught.value.exit_code, caught.value.changed) == (Exit.RETRY, "nothing was run")
+    server.start()
+    assert ask(server, "select 1") == 1
 
 
 def test_ctrl_c_leaves_the_server_running(project: Path) -> None:

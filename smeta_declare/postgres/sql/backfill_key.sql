@@ -3,8 +3,10 @@ select c.relkind::text,
        a.attnotnull,
        t.typtype = 'e' or t.oid in (
            'pg_catalog.int2'::regtype, 'pg_catalog.int4'::regtype, 'pg_catalog.int8'::regtype,
-           'pg_catalog.numeric'::regtype, 'pg_catalog.text'::regtype, 'pg_catalog.varchar'::regtype,
+           'pg_catalog.numeric'::regtype, 'pg_catalog.float4'::regtype, 'pg_catalog.float8'::regtype,
+           'pg_catalog.text'::regtype, 'pg_catalog.varchar'::regtype,
            'pg_catalog.bpchar'::regtype, 'pg_catalog.uuid'::regtype, 'pg_catalog.date'::regtype,
+           'pg_catalog.time'::regtype, 'pg_catalog.timetz'::regtype,
            'pg_catalog.timestamp'::regtype, 'pg_catalog.timestamptz'::regtype),
        pg_catalog.format_type(a.atttypid, a.atttypmod),
        exists (select from pg_catalog.pg_index
