@@ -137,6 +137,11 @@ class TransactionStep:
     works: tuple[Work, ...]
     checks: tuple[Question, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The migrations' steps that it commits."""
+        return tuple(f"{work.version}/{work.position + 1}" for work in self.works)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutocommitStep:

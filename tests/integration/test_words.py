@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
 
 import psycopg
 import pytest
@@ -146,3 +148,58 @@ def test_a_second_failure_of_a_concurrent_build_tells_no_lies(
     assert "was rolled back" not in again.err
     with pytest.raises(psycopg.errors.UniqueViolation):
         database.query("reindex index a_id")
+
+
+def test_every_migration_of_a_committed_transaction_is_named(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (id int); insert into t values (1), (1)")
+    for version in ("1_a", "2_b"):
+        workspace.migration(version, f"create table t{version} (id int);", "")
+    workspace.migration("3_c", "create table c (id int);\ncreate unique index concurrently t_id on t (id);")
+
+    halfway = smeta(workspace, "apply", "--env", "test")
+
+    assert "committed by this run: 1_a/1, 2_b/1, 3_c/1;" in halfway.err
+    assert "commit   1_a/1, 2_b/1, 3_c/1 (" in halfway.err
+
+
+def test_of_many_migrations_the_first_and_the_last_are_named(workspace: Workspace) -> None:
+    for number in range(1, 6):
+        workspace.migration(f"{number}_m", f"create table t{number} (id int);", "")
+
+    done = smeta(workspace, "apply", "--env", "test")
+
+    assert "commit   1_m/1 … 5_m/1 (5 steps) (" in done.err
+
+
+def test_what_is_tried_again_is_told_once(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table t (id int)")
+    workspace.migration("1_a", "create table a (id int);", "")
+    workspace.migration("2_b", "alter table t add column x int;", "")
+    with psycopg.connect(database.conninfo.dsn) as holder:
+        holder.execute("lock table t in access share mode")
+
+        failed = smeta(workspace, "apply", "--env", "test")
+
+    assert failed.code == 4
+    assert failed.err.count("retry    ") == 1
+    assert failed.err.count("ran      1_a") == 1
+
+
+def test_an_interrupted_run_is_not_said_to_have_failed(workspace: Workspace, database: TestDatabase) -> None:
+    workspace.environment = "transaction: each"
+    workspace.migration("1_a", "create table a (id int);", "")
+    workspace.migration("2_b", "select pg_sleep(60);", "")
+    process = workspace.start("apply", "--env", "test")
+    sleeping = "select from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 30
+    while not database.query(sleeping):
+        assert time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 5
+    assert "committed by this run: 1_a/1; the step that was under way was rolled back" in err
