@@ -203,3 +203,55 @@ def test_an_interrupted_run_is_not_said_to_have_failed(workspace: Workspace, dat
 
     assert process.returncode == 5
     assert "committed by this run: 1_a/1; the step that was under way was rolled back" in err
+
+
+def test_a_long_statement_is_shown_around_its_mistake(workspace: Workspace) -> None:
+    rows = ",\n".join(["(1)"] * 20_000)
+    workspace.migration(
+        "1_a", f"create table a (id int);\ninsert into a values {rows},\n('{'x' * 100_000}');"
+    )
+
+    failed = smeta(workspace, "apply", "--env", "test")
+
+    assert failed.code == 1
+    assert len(failed.err) < 6_000
+    assert len((workspace.root / "migration.log").read_text()) < 10_000
+    assert re.search(r"  = statement: \([\d,]+ characters before\) … \(1\),\n    \(1\),", failed.err)
+    assert "more characters)" in failed.err
+    assert "migrations/1_a.sql:20005:2" in failed.err
+
+
+def test_duplicate_keys_are_said_to_be_the_datas_fault(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table a (id int); insert into a values (1), (1)")
+    workspace.migration("1_a", "create unique index concurrently a_id on a (id);", "drop index a_id;")
+
+    failed = smeta(workspace, "apply", "--env", "test")
+
+    assert "next: the data is at fault, not the migration: find the rows with the same key" in failed.err
+    assert "Key (id)=(1) is duplicated" in failed.err
+    database.query("delete from a where ctid = (select min(ctid) from a)")
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "rows"),
+    [
+        ("alter table a add constraint a_key unique (id);", "rows with the same key"),
+        ("insert into a values (null);", "rows without a value"),
+        ("alter table a add constraint a_check check (id > 1);", "rows that break the check"),
+        ("alter table a add constraint a_ref foreign key (id) references b;", "rows that refer to nothing"),
+    ],
+)
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_of_other_violations_both_ways_out_are_told(
+    workspace: Workspace, database: TestDatabase, statement: str, rows: str
+) -> None:
+    database.query(
+        "create table b (id int primary key); create table a (id int not null); insert into a values (1), (1)"
+    )
+    workspace.migration("1_a", statement, "")
+
+    failed = smeta(workspace, "apply", "--env", "test")
+
+    assert failed.code == 1
+    assert f"next: look for {rows}: correct the data, or the migration" in failed.err
