@@ -7,7 +7,7 @@ from typing import Any
 
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import SmetaError
-from smeta_declare.run import History
+from smeta_declare.run import History, ways_text
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -245,18 +245,18 @@ def runner(rows: Rows) -> Iterator[Diagnostic]:
 
 def history(found: History, environment: str, *, running: bool) -> Iterator[Diagnostic]:
     """What was begun and not finished, and what to run."""
-    requests = [run.request for run in found.open_runs]
     for partial in found.partial:
         way = "forward" if partial.direction == "forward" else "back"
-        verb = "apply" if partial.direction == "forward" else "rollback"
-        asked = next((r for r in requests if r.startswith(verb)), verb)
+        ways = found.ways_on(partial, environment)
         yield Diagnostic(
             code="half-done-migration",
             severity=Severity.INFO if running else Severity.HIGH,
             message=f"{partial.version} is half done on its way {way}: {len(partial.done)} of {partial.steps} "
             "steps are committed",
             object=partial.version,
-            hint="a run is in progress: let it finish" if running else f"smeta {asked} --env {environment}",
+            hint="a run is in progress: let it finish"
+            if running
+            else (ways_text(ways) if len(ways) > 1 else ways[0]),
         )
     for run in () if running else found.open_runs:
         yield Diagnostic(

@@ -259,6 +259,6 @@ class Sink(Protocol):
         """Take an event; must not raise for reasons of its own."""
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], noun: str = "steps") -> str:
     """Names for a sentence: all of up to three, else the first, the last and how many there are."""
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)} steps)"
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)} {noun})"

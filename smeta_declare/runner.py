@@ -12,7 +12,7 @@ from typing import TypeVar
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
-from smeta_declare.errors import Refused, SmetaError, UsageError
+from smeta_declare.errors import InvalidInput, Refused, SmetaError, UsageError
 from smeta_declare.events import BackupProgressed, BackupTaken, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
@@ -81,7 +81,26 @@ class Runner(Reader):
     ) -> tuple[Plan, History]:
         """The plan of `rollback`."""
         target, history = journal.state()
-        return plan_rollback(self.environment, history, target, count=count, to=to, backup=backup), history
+        plan = plan_rollback(
+            self.environment,
+            history,
+            target,
+            count=count,
+            to=to,
+            backup=backup,
+            section_now=self._has_rollback_section,
+        )
+        return plan, history
+
+    def _has_rollback_section(self, version: str) -> bool:
+        """Whether a migration's file says today how to undo it."""
+        entry = next((e for e in self.environment.migrations if e.version == version), None)
+        if entry is None:
+            return False
+        try:
+            return self.project.rendered(self.environment, entry).rollback is not None
+        except InvalidInput:
+            return False
 
     def _check_unchanged(self, history: History) -> None:
         changed = [c for c in self.changes(history) if c.harmful]

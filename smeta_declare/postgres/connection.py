@@ -82,7 +82,7 @@ class ServerError(SmetaError):
         ]
         super().__init__(diagnostic.message_primary or str(cause).strip(), detail=detail)
         self.sqlstate = cause.sqlstate or ""
-        self.hint = "`smeta status` tells where the database stands"
+        self.hint = "`smeta status --env NAME` tells where the database stands"
         self.position = int(diagnostic.statement_position) if diagnostic.statement_position else None
 
     @property

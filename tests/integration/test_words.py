@@ -255,3 +255,124 @@ def test_of_other_violations_both_ways_out_are_told(
 
     assert failed.code == 1
     assert f"next: look for {rows}: correct the data, or the migration" in failed.err
+
+
+def half_done(
+    workspace: Workspace, database: TestDatabase, back: str | None = "drop table if exists a;"
+) -> str:
+    """1_a is applied, 2_b stopped half-way; the id of its run."""
+    database.query("create table t (id int); insert into t values (1), (1)")
+    workspace.migration("1_a", "create table first (id int);", "drop table first;")
+    workspace.migration(
+        "2_b", "create table a (id int);\ncreate unique index concurrently t_id on t (id);", back
+    )
+    assert smeta(workspace, "apply", "--env", "test").code == 5
+    (run,) = smeta(workspace, "status", "--env", "test", "--format", "json").json["open_runs"]
+    return str(run["run"])
+
+
+def test_both_ways_on_are_told_once_the_run_is_abandoned(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    run = half_done(workspace, database)
+    assert "step 1 of 3 is done; `smeta apply --env test` goes on from there\n" in (
+        smeta(workspace, "status", "--env", "test").out
+    )
+    refused = smeta(workspace, "rollback", "--env", "test").err
+    assert f"`smeta apply --env test --abandon {run}`, and roll back" in refused
+
+    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run)
+
+    ways = "`smeta apply --env test` goes on from there, `smeta rollback --env test` undoes it"
+    assert ways in abandoned.out
+    assert ways in smeta(workspace, "status", "--env", "test").out
+    assert ways in smeta(workspace, "doctor", "--env", "test").out
+    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert workspace.tables() == {"first", "t"}
+
+
+def test_a_way_back_that_is_not_there_is_not_told(workspace: Workspace, database: TestDatabase) -> None:
+    run = half_done(workspace, database, back=None)
+
+    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run)
+
+    assert abandoned.out.rstrip().endswith("done and stays; `smeta apply --env test` goes on from there")
+    refused = smeta(workspace, "rollback", "--env", "test")
+    assert refused.code == 3
+    assert "next: it is half done: `smeta apply --env test` goes on from there" in refused.err
+
+
+def test_a_rollback_that_was_abandoned_goes_on_and_undoes_no_more(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.migration(
+        "2_b",
+        "create table b (id int);\ncreate index concurrently b_id on b (id);",
+        "drop index concurrently b_id;\ndrop table b;",
+    )
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+    database.query("create view v as select * from b")
+    assert smeta(workspace, "rollback", "--env", "test").code == 5
+    (run,) = smeta(workspace, "status", "--env", "test", "--format", "json").json["open_runs"]
+
+    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run["run"])
+
+    assert "stays; `smeta rollback --env test` goes on from there\n" in abandoned.out
+    assert (
+        "next: finish it first: `smeta rollback --env test`\n"
+        in smeta(workspace, "apply", "--env", "test").err
+    )
+    database.query("drop view v")
+    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert workspace.applied() == ["1_a"]
+
+
+def test_which_migration_has_no_way_back_and_how_far_it_goes(workspace: Workspace) -> None:
+    for version in ("1_a", "2_b", "3_c", "4_d"):
+        back = None if version == "2_b" else f"drop table t{version};"
+        workspace.migration(version, f"create table t{version} (id int);", back)
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+
+    refused = smeta(workspace, "rollback", "--to", "1_a", "--env", "test")
+
+    assert refused.code == 3
+    assert "error[no-rollback]: 2_b has no rollback section" in refused.err
+    assert "`smeta rollback 2 --env test` undoes what was applied after it: 4_d, 3_c" in refused.err
+    assert smeta(workspace, "rollback", "2", "--env", "test").out == "rolled back 4_d\nrolled back 3_c\n"
+    assert "undoes what was applied after it" not in smeta(workspace, "rollback", "--env", "test").err
+
+
+def test_a_rollback_section_that_came_later_is_not_used_and_that_is_said(workspace: Workspace) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+
+    refused = smeta(workspace, "rollback", "--env", "test")
+
+    assert refused.code == 3
+    assert "1_a was applied without a rollback section; the one in its file was added later" in refused.err
+    assert "next: write a new migration that undoes it: smeta undoes with the SQL that it kept" in refused.err
+    assert workspace.tables() == {"a"}
+
+
+def test_what_has_nothing_to_undo_can_be_rolled_back(workspace: Workspace) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.migration("2_b", "analyze;", "-- statistics stay\n-- smeta: nothing-to-undo")
+    applied = smeta(workspace, "apply", "--env", "test")
+    assert "no-rollback" not in applied.err
+    assert smeta(workspace, "verify", "--env", "test").code == 0
+
+    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert workspace.applied() == ["1_a"]
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+
+
+def test_an_empty_rollback_section_is_no_way_back(workspace: Workspace) -> None:
+    workspace.migration("1_a", "create table a (id int);", "-- later")
+
+    applied = smeta(workspace, "apply", "--env", "test")
+
+    assert "medium[no-rollback]: 1_a has an empty rollback section" in applied.err
+    assert "`-- smeta: nothing-to-undo` where nothing has to be" in applied.err
+    assert smeta(workspace, "rollback", "--env", "test").code == 3
