@@ -376,3 +376,60 @@ def test_an_empty_rollback_section_is_no_way_back(workspace: Workspace) -> None:
     assert "medium[no-rollback]: 1_a has an empty rollback section" in applied.err
     assert "`-- smeta: nothing-to-undo` where nothing has to be" in applied.err
     assert smeta(workspace, "rollback", "--env", "test").code == 3
+
+
+BUILD = "create unique index concurrently t_id on t (id);"
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line", "then"),
+    [
+        (
+            f"create table a (id int);\ncreate table b (\n  id int);\n{BUILD}\n",
+            "2_b: the statement in lines 5 to 6 is new in step 1 of 3, which has run",
+            5,
+            "put new statements below line 7, or into a migration of their own",
+        ),
+        (
+            f"create table b (id int);\nselect 1;\ncreate table a (id int);\n{BUILD}\n",
+            "2_b: 2 statements in lines 4 to 5 are new in step 1 of 3, which has run",
+            4,
+            "below line 7",
+        ),
+        (
+            f"create table a (id bigint);\nselect 1;\n\n{BUILD}",
+            "2_b was edited after step 1 of 3 had run: that step is 2 statements in lines 4 to 5",
+            4,
+            "new statements belong below line 7, or into",
+        ),
+        (
+            f"create table a (id int);\n{BUILD}\nvacuum t;\n",
+            "2_b had 3 steps when it was begun, and has 4 now",
+            5,
+            "statements of a step that has not run may be edited",
+        ),
+    ],
+)
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_what_was_changed_in_a_finished_step_is_pointed_at(
+    workspace: Workspace, database: TestDatabase, text: str, said: str, line: int, then: str
+) -> None:
+    half_done(workspace, database)
+    workspace.migration("2_b", text, "drop table if exists a;")
+
+    refused = smeta(workspace, "apply", "--env", "test")
+
+    assert refused.code == 3
+    assert f"error[partial-changed]: {said}\n  --> migrations/2_b.sql:{line}:1" in refused.err
+    assert then in refused.err
+
+
+def test_a_new_statement_below_the_place_that_is_named_runs(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    half_done(workspace, database)
+    database.query("truncate t")
+    workspace.migration("2_b", f"create table a (id int);\n{BUILD}\ncreate table b (id int);", "")
+
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.tables() == {"first", "t", "a", "b"}
