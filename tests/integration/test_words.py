@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import time
@@ -9,6 +10,7 @@ import time
 import psycopg
 import pytest
 
+from smeta_declare.backup import dump
 from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
@@ -433,3 +435,44 @@ def test_a_new_statement_below_the_place_that_is_named_runs(
 
     assert smeta(workspace, "apply", "--env", "test").code == 0
     assert workspace.tables() == {"first", "t", "a", "b"}
+
+
+def test_verify_says_that_a_migration_is_half_done(workspace: Workspace, database: TestDatabase) -> None:
+    check = '{name: valid, expect: empty, sql: "select from pg_index where not indisvalid"}'
+    workspace.more = f"checks: [{check}]"
+    half_done(workspace, database)
+
+    verified = smeta(workspace, "verify", "--env", "test")
+
+    assert verified.code == 1
+    assert (
+        "FAILED 2_b complete: half done: 1 of 3 steps are committed; `smeta apply --env test`" in verified.out
+    )
+    assert "FAILED valid" in verified.out
+    assert "next: the lines above say which; finish what is half done" in verified.err
+    assert "something changed the database" not in verified.err
+
+
+@pytest.mark.parametrize("command", [("apply",), ("backup", "create")])
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_who_blocks_a_backup_is_named(
+    workspace: Workspace, database: TestDatabase, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("smeta_declare.runner.dump.take", functools.partial(dump.take, lock_wait_ms=2_000))
+    database.query("create table t (id int)")
+    workspace.more = "backups: {policies: {some: {scope: schema, format: plain}}}"
+    workspace.environment = "backup: some"
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    with psycopg.connect(database.conninfo.dsn, application_name="reports") as holder:
+        holder.execute("lock table t")
+        who = f"pid {holder.info.backend_pid}, user smeta_owner, reports, idle in transaction for "
+
+        blocked = smeta(workspace, *command, "--env", "test")
+
+    assert blocked.code == 4
+    assert "error[backup-blocked]: pg_dump waited in vain" in blocked.err
+    assert f"  = blocked by {who}" in blocked.err
+    assert "s: lock table t\n" in blocked.err
+    assert blocked.err.count(f"blocked  backup waits for {who}") == 1
+    assert "next: let it end, then run the same command again" in blocked.err
+    assert workspace.tables() == {"t"}
