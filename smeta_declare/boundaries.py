@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from smeta_declare.batching import Batch
+from smeta_declare.diagnostics import Location
 from smeta_declare.environment import Environment, Timeouts
 from smeta_declare.errors import Refused
 from smeta_declare.plan import (
@@ -17,9 +18,12 @@ from smeta_declare.plan import (
     Step,
     TransactionStep,
     Work,
+    digest_of,
 )
 from smeta_declare.run import Direction, KeptRollback, PartialMigration
 from smeta_declare.standalone import AddsValue
+
+_TRIED = 100  # statements of a step among which an addition is looked for
 
 
 class PartialChanged(Refused):
@@ -113,11 +117,12 @@ class StepsBuilder:
         if partial and partial.done and partial.steps != len(works):
             raise PartialChanged(
                 f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
+                location=_first_other(works, partial),
                 hint="put the file back as it was; statements of a step that has not run may be edited",
             )
         for work in works:
             if partial and work.position in partial.done:
-                _check_unchanged(work, partial)
+                _check_unchanged(works, work, partial)
             elif batch := _batch(work):
                 self._close()
                 self._steps.append(
@@ -162,10 +167,51 @@ def _batch(work: Work) -> Batch | None:
     return work.statements[0].batch if len(work.statements) == 1 else None
 
 
-def _check_unchanged(work: Work, partial: PartialMigration) -> None:
-    if partial.done[work.position] != work.digest:
+def _first_other(works: Sequence[Work], partial: PartialMigration) -> Location | None:
+    """Where the first step begins that is not one of those that ran."""
+    others = (w for w in works if w.statements and partial.done.get(w.position) != w.digest)
+    return next((work.statements[0].location for work in others), None)
+
+
+def _check_unchanged(works: Sequence[Work], work: Work, partial: PartialMigration) -> None:
+    """The journal keeps a digest of each finished step: what was put in can be found, what was edited cannot."""
+    ran = partial.done[work.position]
+    if ran == work.digest:
+        return
+    step = f"step {work.position + 1} of {partial.steps}"
+    place = _place_for_new(works, work)
+    if added := _added(work.statements, ran):
         raise PartialChanged(
-            f"{work.version} was edited after step {work.position + 1} of {partial.steps} had run",
-            location=work.statements[0].location if work.statements else None,
-            hint="put the text of the finished steps back as it was; what is still to run may be edited",
+            f"{work.version}: {_lines(added)} {'is' if len(added) == 1 else 'are'} new in {step}, which has run",
+            location=added[0].location,
+            hint=f"put new statements {place}, or into a migration of their own",
         )
+    raise PartialChanged(
+        f"{work.version} was edited after {step} had run"
+        + (f": that step is {_lines(work.statements)}" if work.statements else ""),
+        location=work.statements[0].location if work.statements else None,
+        hint="put the text of the finished steps back as it was; what is still to run may be edited, and new "
+        f"statements belong {place}, or into a migration of their own",
+    )
+
+
+def _added(statements: Sequence[PlannedStatement], ran: str) -> Sequence[PlannedStatement]:
+    """The neighbouring statements without which the text is what ran; none where nothing but an edit explains it."""
+    count = min(len(statements), _TRIED)
+    for length in range(1, count + 1):
+        for start in range(count - length + 1):
+            if digest_of([*statements[:start], *statements[start + length :]]) == ran:
+                return statements[start : start + length]
+    return ()
+
+
+def _lines(statements: Sequence[PlannedStatement]) -> str:
+    noun = "the statement" if len(statements) == 1 else f"{len(statements)} statements"
+    first, last = statements[0].location.line, statements[-1].last_line
+    return f"{noun} in line {first}" if first == last else f"{noun} in lines {first} to {last}"
+
+
+def _place_for_new(works: Sequence[Work], work: Work) -> str:
+    """Behind the statement that runs alone and ends a finished step, where it is not that step itself."""
+    alone = work if _reason(work) or _batch(work) else works[min(work.position + 1, len(works) - 1)]
+    return f"below line {alone.statements[-1].last_line}" if alone.statements else "behind what has run"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import SmetaError
-from smeta_declare.run import History
+from smeta_declare.run import History, ways_text
+from smeta_declare.standalone import (
+    BuildsIndex,
+    DetachesPartition,
+    DropsIndex,
+    Effect,
+    Reindexes,
+    from_dict,
+)
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -35,20 +44,22 @@ def of_error(error: SmetaError, *, object: str | None = None) -> Diagnostic:
     )
 
 
-def not_visible(question: str, message: str, *, hint: str | None = None) -> Diagnostic:
+def not_visible(questions: str, why: str, *, who: str = "", hint: str | None = None) -> Diagnostic:
     """What our role may not see is said, so that silence always means that all is well."""
+    if denied := re.search(r"permission denied for (?:table|view) (\w+)", why):
+        hint = f"let a superuser run: grant select on pg_catalog.{denied[1]} to {who}"
     return Diagnostic(
         code="not-visible",
         severity=Severity.INFO,
-        message=f"not visible: {message}",
-        object=question,
+        message=f"not visible: {questions}: {why}",
+        object=questions,
         hint=hint,
     )
 
 
 def user(rows: Rows, role: str | None) -> Iterator[Diagnostic]:
     """Whether the connection's user can become `role:`."""
-    session_user, _, there, may = rows[0]
+    session_user, there, may = rows[0]
     if role and not there:
         yield Diagnostic(
             code="role-unusable",
@@ -116,7 +127,7 @@ def clock(difference: float, uncertainty: float) -> Iterator[Diagnostic]:
 
 def transactions(rows: Rows) -> Iterator[Diagnostic]:
     """Who stands in the way of every lock and of every concurrent index build."""
-    for pid, name, application, state, age, idle in rows:
+    for pid, name, application, state, age, idle, blockers in rows:
         who = _who(pid, name, application)
         if idle is not None and idle >= OPEN_FOR:
             yield Diagnostic(
@@ -133,7 +144,9 @@ def transactions(rows: Rows) -> Iterator[Diagnostic]:
                 severity=severity,
                 message=f"{who} has a transaction open for {_span(age)} ({state})",
                 object=f"pid {pid}",
-                hint=f"wait for it; else: select pg_cancel_backend({pid})",
+                hint=f"it waits itself: look at {_pids(blockers)} first"
+                if blockers
+                else f"wait for it; else: select pg_cancel_backend({pid})",
             )
 
 
@@ -142,7 +155,7 @@ def hidden_sessions(rows: Rows, who: str) -> Iterator[Diagnostic]:
     if count := rows[0][0]:
         yield not_visible(
             "transactions",
-            f"{_count(count, 'session')} of other roles in this database: whether their transactions are old",
+            f"whether those of {_count(count, 'session')} of other roles in this database are old",
             hint=f"let a superuser run: grant pg_read_all_stats to {who}",
         )
 
@@ -171,9 +184,56 @@ def slots(rows: Rows) -> Iterator[Diagnostic]:
         )
 
 
-def invalid_indexes(rows: Rows) -> Iterator[Diagnostic]:
+class Left(NamedTuple):
+    """A statement of smeta that began, and of which nobody knows the end."""
+
+    version: str
+    effect: Effect
+    before: tuple[int, ...]  # leftovers (OIDs) that were there when it began
+    way: str  # the command that goes on from there
+
+
+def left(found: History, environment: str) -> tuple[Left, ...]:
+    """What the journal has begun and not finished, outside of transactions."""
+    return tuple(
+        Left(
+            partial.version,
+            from_dict(dict(started.kept["effect"])),
+            tuple(started.kept.get("before", ())),
+            found.ways_on(partial, environment)[0],
+        )
+        for partial in found.partial
+        for started in partial.started.values()
+        if "effect" in started.kept
+    )
+
+
+def _means(written: str | None, name: str) -> bool:
+    """Whether a name of a statement, with or without its schema, may be this one of the catalogue."""
+    return written is not None and (name == written or name.endswith(f".{written}"))
+
+
+def _left_index(one: Left, name: str, table: str, oid: int) -> bool:
+    """Whether a statement of ours may have left this index."""
+    match one.effect:
+        case BuildsIndex():
+            return _means(one.effect.index, name) and _means(one.effect.table, table)
+        case DropsIndex():
+            return _means(one.effect.index, name)
+        case Reindexes(scope="index"):
+            of = re.sub(r"_cc(new|old)[0-9]*(?=\"?$)", "", name)
+            return oid not in one.before and _means(one.effect.name, of)
+        case Reindexes(scope="table"):
+            return oid not in one.before and _means(one.effect.name, table)
+        case Reindexes():
+            return oid not in one.before and bool(re.search(r"_cc(new|old)[0-9]*\"?$", name))
+        case _:
+            return False
+
+
+def invalid_indexes(rows: Rows, begun: Sequence[Left] = ()) -> Iterator[Diagnostic]:
     """Indexes that a failed concurrent build left."""
-    for name, table, partitioned, leftover, constraint, builder in rows:
+    for name, table, partitioned, leftover, constraint, builder, oid in rows:
         severity, what = (
             Severity.HIGH,
             f"index {name} on {table} is invalid: it costs every write and serves no query",
@@ -187,6 +247,9 @@ def invalid_indexes(rows: Rows) -> Iterator[Diagnostic]:
             hint = f"drop index concurrently {name}"
         elif constraint:
             hint = f"reindex index concurrently {name}"
+        if ours := next((one for one in begun if _left_index(one, name, table, oid)), None):
+            what = f"{what}; {ours.version} left it half done"
+            hint = f"`{ours.way}` takes it away and goes on from there"
         if builder is not None:
             severity, what = Severity.INFO, f"{what} (perhaps pid {builder} is just building it)"
             hint = f"wait until pid {builder} has ended and look again"
@@ -205,21 +268,27 @@ def unvalidated_constraints(rows: Rows) -> Iterator[Diagnostic]:
         )
 
 
-def pending_detaches(rows: Rows) -> Iterator[Diagnostic]:
+def pending_detaches(rows: Rows, begun: Sequence[Left] = ()) -> Iterator[Diagnostic]:
     """Partitions that are neither in nor out."""
     for partition, parent in rows:
+        hint = f"alter table {parent} detach partition {partition} finalize"
+        for one in begun:
+            if isinstance(one.effect, DetachesPartition) and _means(one.effect.partition, partition):
+                hint = f"`{one.way}` finishes it and goes on from there: {one.version} left it"
         yield Diagnostic(
             code="pending-detach",
             severity=Severity.HIGH,
             message=f"partition {partition} is half detached from {parent}",
             object=partition,
-            hint=f"alter table {parent} detach partition {partition} finalize",
+            hint=hint,
         )
 
 
 def blocked_sessions(rows: Rows) -> Iterator[Diagnostic]:
     """Who waits now, and for whom."""
-    for pid, name, application, seconds, relation, blockers in rows:
+    waiting = {row[0]: row[6] for row in rows}
+    for pid, name, application, seconds, relation, blockers, pids in rows:
+        first = _roots(waiting, pids)
         what = f" of {relation}" if relation else ""
         yield Diagnostic(
             code="blocked-session",
@@ -227,7 +296,40 @@ def blocked_sessions(rows: Rows) -> Iterator[Diagnostic]:
             message=f"{_who(pid, name, application)} waits for {_span(seconds)} for a lock{what}, held by "
             + (blockers or "somebody who has just ended"),
             object=f"pid {pid}",
-            hint="look at the session that blocks first: the others wait behind it",
+            hint=f"look at {_pids(first)} first: the others wait behind it" if first else "look again",
+        )
+
+
+def _roots(waiting: Mapping[int, Sequence[int]], pids: Sequence[int]) -> tuple[int, ...]:
+    """Those at the head of the queue: they hold what others wait for, and wait for nobody."""
+    seen: set[int] = set()
+    found: set[int] = set()
+    todo = list(pids)
+    while todo:
+        pid = todo.pop()
+        if pid not in seen:
+            seen.add(pid)
+            todo += waiting.get(pid, ())
+            if not waiting.get(pid):
+                found.add(pid)
+    return tuple(sorted(found))
+
+
+def _pids(pids: Sequence[int]) -> str:
+    return ", ".join(f"pid {pid}" if pid else "the prepared transaction" for pid in pids)
+
+
+def strong_locks(rows: Rows) -> Iterator[Diagnostic]:
+    """Whoever keeps even readers out, however young the transaction: no migration and no backup passes."""
+    for pid, name, application, state, age, tables in rows:
+        since = f", in a transaction open for {_span(age)} ({state})" if age is not None else ""
+        yield Diagnostic(
+            code="strong-lock",
+            severity=Severity.HIGH if age is not None and age >= _BLOCKED_LONG else Severity.MEDIUM,
+            message=f"{_who(pid, name, application)} holds ACCESS EXCLUSIVE on {_listed(tables)}{since}: nobody "
+            "else reads or writes there, and no backup passes",
+            object=f"pid {pid}",
+            hint=f"let it end; else: select pg_terminate_backend({pid})",
         )
 
 
@@ -245,18 +347,18 @@ def runner(rows: Rows) -> Iterator[Diagnostic]:
 
 def history(found: History, environment: str, *, running: bool) -> Iterator[Diagnostic]:
     """What was begun and not finished, and what to run."""
-    requests = [run.request for run in found.open_runs]
     for partial in found.partial:
         way = "forward" if partial.direction == "forward" else "back"
-        verb = "apply" if partial.direction == "forward" else "rollback"
-        asked = next((r for r in requests if r.startswith(verb)), verb)
+        ways = found.ways_on(partial, environment)
         yield Diagnostic(
             code="half-done-migration",
             severity=Severity.INFO if running else Severity.HIGH,
             message=f"{partial.version} is half done on its way {way}: {len(partial.done)} of {partial.steps} "
             "steps are committed",
             object=partial.version,
-            hint="a run is in progress: let it finish" if running else f"smeta {asked} --env {environment}",
+            hint="a run is in progress: let it finish"
+            if running
+            else (ways_text(ways) if len(ways) > 1 else ways[0]),
         )
     for run in () if running else found.open_runs:
         yield Diagnostic(

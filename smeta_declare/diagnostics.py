@@ -77,3 +77,25 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     matches = difflib.get_close_matches(word, tuple(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+_LINES, _CHARACTERS = 20, 2_000  # what is shown of a long text
+_BEFORE = 500  # characters shown before the place that matters
+
+
+def excerpt(text: str, position: int = 0) -> str:
+    """A text to be shown: whole where it is short, else the part around a position, and how much is left out."""
+    if len(text) <= _CHARACTERS and text.count("\n") < _LINES:
+        return text
+    start = 0
+    if position >= _CHARACTERS - _BEFORE or text.count("\n", 0, position) >= _LINES // 2:
+        start = max(0, position - _BEFORE)
+        lines = text[start:position].split("\n")
+        start = position - len("\n".join(lines[-_LINES // 2 :]))
+    shown = "\n".join(text[start : start + _CHARACTERS].split("\n")[:_LINES])
+    before, after = start, len(text) - start - len(shown)
+    return (
+        (f"({before:,} characters before) … " if before else "")
+        + shown
+        + (f" … ({after:,} more characters)" if after else "")
+    )

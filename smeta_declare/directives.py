@@ -13,7 +13,8 @@ from smeta_declare.rendered import Rendered
 from smeta_declare.statement import Comment, Statement, comments, leading_comments
 
 _DIRECTIVE = re.compile(r"smeta[ \t]*:[ \t]*(.*?)\s*", re.IGNORECASE | re.DOTALL)
-_NAMES = ("batch", "commits-inside")
+_NOTHING = "nothing-to-undo"
+_NAMES = ("batch", "commits-inside", _NOTHING)
 # A directive without its colon would be a comment like any other, and what it asks for would not happen.
 _NEARLY = re.compile(rf"smeta[ \t=-]+({'|'.join(_NAMES)})\b.*", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r'\s*([a-z_][a-z_-]*)(?:\s*=\s*|\s+(?="))("(?:[^"]|"")*"|[^\s"=]+)(?=\s|$)', re.IGNORECASE)
@@ -71,7 +72,7 @@ def directives(rendered: Rendered, found: Sequence[Statement]) -> tuple[Placed |
                 "put it on the line above",
             )
     for comment in below:
-        if _says(comment) is not None:
+        if (said := _says(comment)) is not None and not (said == _NOTHING and not found):
             raise _refused(
                 rendered,
                 comment.start,
@@ -79,6 +80,12 @@ def directives(rendered: Rendered, found: Sequence[Statement]) -> tuple[Placed |
                 "put it above its statement",
             )
     return tuple(_only(rendered, group) for group in above)
+
+
+def nothing_to_undo(rendered: Rendered) -> int | None:
+    """Where a text without statements says `-- smeta: nothing-to-undo`; None where it does not."""
+    _, below = leading_comments(rendered, ())
+    return next((comment.start for comment in below if _says(comment) == _NOTHING), None)
 
 
 def _only(rendered: Rendered, group: Iterable[Comment]) -> Placed | None:
@@ -133,6 +140,11 @@ def _parsed(said: str) -> Directive:
                         "commits-inside must say how to resume",
                         "write resume=again (it may run twice) or resume=done (never again)",
                     )
+        case "nothing-to-undo":
+            raise _Malformed(
+                "nothing-to-undo above a statement",
+                "it stands alone in a rollback section: remove it, or the statement",
+            )
         case "missing-colon":
             raise _Malformed("a directive without its colon", f"write -- smeta: {rest} …")
         case _:

@@ -23,6 +23,7 @@ from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.pooler import PoolMode
 from smeta_declare.postgres.target import check_direct, conninfo_of, mode_of
 from smeta_declare.reader import Reader
+from smeta_declare.run import History
 
 # One message, so that all of it reaches one server process whatever stands in between, and nothing of it stays.
 _BEGIN = (
@@ -149,27 +150,35 @@ class _Examination:
     user: str = ""
     role: str | None = None  # the environment's, where we may become it
     running: bool = False
-    size: int | None = field(default=None)
+    found: History | None = None
+    unseen: dict[str, list[str]] = field(default_factory=dict)  # why → the questions without an answer
 
     def run(self) -> None:
         self._server()
         self._who()
         self._clock()
+        self._history()
         for name, meaning in (
             ("settings", diagnosis.settings),
             ("transactions", diagnosis.transactions),
             ("prepared_transactions", diagnosis.prepared_transactions),
             ("slots", diagnosis.slots),
             ("blocked_sessions", diagnosis.blocked_sessions),
-            ("invalid_indexes", diagnosis.invalid_indexes),
+            ("strong_locks", diagnosis.strong_locks),
+            ("invalid_indexes", lambda rows: diagnosis.invalid_indexes(rows, self._left())),
             ("unvalidated_constraints", diagnosis.unvalidated_constraints),
-            ("pending_detaches", diagnosis.pending_detaches),
+            ("pending_detaches", lambda rows: diagnosis.pending_detaches(rows, self._left())),
             ("wraparound", diagnosis.wraparound),
         ):
             self._told(name, meaning, seconds=diagnosis.OPEN_FOR)
         self._told("hidden_sessions", lambda rows: diagnosis.hidden_sessions(rows, self.user))
-        self._history()
         self._backups()
+        for why, names in self.unseen.items():
+            self.findings.append(diagnosis.not_visible(", ".join(names), why, who=self.user))
+
+    def _left(self) -> tuple[diagnosis.Left, ...]:
+        """What statements of smeta may have left half done, and the command that goes on from there."""
+        return diagnosis.left(self.found, self.reader.environment.name) if self.found else ()
 
     # asking
 
@@ -182,10 +191,12 @@ class _Examination:
             self._undo()
             if error.sqlstate not in _UNSEEN:
                 raise
-            why = f"{_UNSEEN[error.sqlstate]} ({error.message})"
-            self.findings.append(diagnosis.not_visible(name.replace("_", " "), why))
+            self._unseen(name.replace("_", " "), error)
             return None
         return next(answer.rows for answer in answers if answer.columns)
+
+    def _unseen(self, question: str, error: ServerError) -> None:
+        self.unseen.setdefault(f"{_UNSEEN[error.sqlstate]} ({error.message})", []).append(question)
 
     def _undo(self) -> None:
         if self.session.usable and self.session.in_transaction:
@@ -228,7 +239,7 @@ class _Examination:
         role = self.reader.environment.role
         if rows := self._may_become(role):
             self.user = rows[0][0]
-            self.role = role if rows[0][3] else None
+            self.role = role if rows[0][2] else None
             self.findings += diagnosis.user(rows, role)
         if role and not self.role:
             return  # the rights of another role say nothing
@@ -259,17 +270,19 @@ class _Examination:
         self.findings += diagnosis.runner(rows or [])
         self.questions += 1
         if self.mode is PoolMode.STATEMENT:
-            why = "a pooler in statement mode allows no transaction to read the history in"
-            self.findings.append(diagnosis.not_visible("history", why))
+            self.unseen["a pooler in statement mode allows no transaction to read it in"] = ["history"]
             return
         try:
             self.session.run(_BEGIN + self._become())
-            found = journal.state()[1]
+            self.found = found = journal.state()[1]
         except ServerError as error:
-            if error.sqlstate != "25P02":  # asked again in a transaction that had failed
-                raise
             self._undo()
-            self._absent(journal)
+            if error.sqlstate in _UNSEEN:
+                self._unseen("history", error)
+            elif error.sqlstate == "25P02":  # asked again in a transaction that had failed
+                self._absent(journal)
+            else:
+                raise
         except SmetaError as error:
             self.findings.append(diagnosis.of_error(error, object=str(self.reader.environment.history)))
         else:

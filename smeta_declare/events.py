@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Protocol
@@ -227,10 +228,11 @@ class BackfillDone(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCommitted(Event):
-    """A step is durable."""
+    """A step is durable; `parts` says of a transaction which migrations' steps it holds (1_a/2, 2_b/1)."""
 
     step: str
     duration_ms: int
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,3 +257,8 @@ class Sink(Protocol):
 
     def __call__(self, event: Event) -> None:
         """Take an event; must not raise for reasons of its own."""
+
+
+def listed(names: Sequence[str], noun: str = "steps") -> str:
+    """Names for a sentence: all of up to three, else the first, the last and how many there are."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)} {noun})"

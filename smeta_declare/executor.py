@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from smeta_declare.autocommit import Alone, clean_edited
 from smeta_declare.backfill import Backfill
 from smeta_declare.environment import Environment, Timeouts
-from smeta_declare.errors import Refused, Retryable, SmetaError
-from smeta_declare.events import CommitSettled, Noticed, RunFinished, RunStarted, Sink, StepCommitted
+from smeta_declare.errors import Refused, Retryable, SmetaError, Stopped
+from smeta_declare.events import (
+    CommitSettled,
+    Noticed,
+    RunFinished,
+    RunStarted,
+    Sink,
+    StepCommitted,
+    listed,
+)
 from smeta_declare.failures import (
     CommitUnknown,
     HistoryTouched,
@@ -164,7 +172,7 @@ class _Run:
             raise RunUnclosed(
                 f"the run could not be closed: {error.message}",
                 hint="run the same command again: it closes the run",
-                changed=f"all of it is committed: {', '.join(self.committed)}",
+                changed=f"all of it is committed: {listed(self.committed)}",
             ) from error
 
     def _say_done(self) -> None:
@@ -235,8 +243,8 @@ class _Run:
         working.stop.check()
         self._commit(step)
         working.events_kept()
-        self.committed.append(step.id)
-        working.told(StepCommitted(step=step.id, duration_ms=since(begun)))
+        self.committed += step.parts
+        working.told(StepCommitted(step=step.id, parts=step.parts, duration_ms=since(begun)))
 
     @property
     def plan_timeouts(self) -> Timeouts:
@@ -414,14 +422,15 @@ class _Run:
             error.changed = "everything was rolled back: the database is as it was before"
             return error
         done = (
-            f"committed by this run: {', '.join(self.committed)}"
+            f"committed by this run: {listed(self.committed)}"
             if self.committed
             else "nothing new is committed"
         )
+        fate = "was under way" if isinstance(error, Stopped) else "failed"
         failed = (
-            "the statement that failed ran outside of a transaction, and the next run looks at what it left"
+            f"the statement that {fate} ran outside of a transaction, and the next run looks at what it left"
             if self.working.alone
-            else "the step that failed was rolled back"
+            else f"the step that {fate} was rolled back"
         )
         halfway = Interrupted(
             error.message,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from smeta_declare.diagnostics import Location
+from smeta_declare.diagnostics import Location, excerpt
 from smeta_declare.errors import Retryable, SmetaError, StoppedHalfway
 from smeta_declare.postgres.connection import ServerError
 from smeta_declare.run import Direction
@@ -93,13 +93,14 @@ def failure(
     error: ServerError, sent: Sendable | None, location: Location | None, where: str, direction: Direction
 ) -> SmetaError:
     """The error of a statement, in the words of the template."""
-    statement = (f"statement: {sent.shown}",) if sent else ()
+    statement = (f"statement: {sent.shown(error.position)}",) if sent else ()
     told, said = error.detail, error.message
     if sent and sent.statement.secrets:
         # PostgreSQL cuts and splits values in its words, and what is left of a secret is not found by masking.
         told = ("what the server says of it is withheld: the statement holds a secret",)
         said = re.sub(r'".*"', '"…"', said, flags=re.DOTALL)
-    detail = (*told, *statement, f"sqlstate: {error.sqlstate}")
+    said = excerpt(said)
+    detail = (*map(excerpt, told), *statement, f"sqlstate: {error.sqlstate}")
     if error.timed_out and "user request" in error.message:  # in another language it is told as a time-out
         return StatementCancelled(
             f"{where}: {said}",
@@ -138,7 +139,8 @@ def failure(
         "25001": "PostgreSQL refuses this inside a transaction, and a parse tree does not tell (a partitioned table, "
         "a procedure): do it for each partition, or outside of smeta",
         "55P04": "a new value of an enum can be used once it is committed: apply up to the migration that adds it "
-        "first (`smeta apply --to`), or set `transaction: each`",
+        "first (--to VERSION), or set `transaction: each`",
+        **(_data_hints(sent) if direction == "forward" else {}),
     }
     return StatementFailed(
         f"{where}: {said}",
@@ -146,3 +148,28 @@ def failure(
         detail=detail,
         hint=hints.get(error.sqlstate, otherwise[direction]),
     )
+
+
+# What rows can have done to a statement that is right.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html (class 23)
+_ROWS = {
+    "23502": "rows without a value",
+    "23503": "rows that refer to nothing",
+    "23505": "rows with the same key",
+    "23514": "rows that break the check",
+}
+
+
+def _data_hints(sent: Sendable | None) -> dict[str, str]:
+    """The data may be at fault, and for a unique index it is: an edited migration would not build it either."""
+    hints = {
+        state: f"look for {rows}: correct the data, or the migration where it asks too much or writes them itself, "
+        "and run the same command again"
+        for state, rows in _ROWS.items()
+    }
+    if sent and sent.statement.kind in ("IndexStmt", "ReindexStmt"):
+        hints["23505"] = (
+            "the data is at fault, not the migration: find the rows with the same key (the detail names one), "
+            "correct or remove them, and run the same command again"
+        )
+    return hints

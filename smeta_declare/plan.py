@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -61,6 +61,11 @@ class PlannedStatement:
         """The template's place of its first character."""
         return self.locate(0)
 
+    @property
+    def last_line(self) -> int:
+        """The template's line of its last character."""
+        return self.locate(len(self.text) - 1).line
+
     def locate(self, offset: int) -> Location:
         """The template's place of a character of the statement."""
         return self.source.locate(self.start + offset)
@@ -97,6 +102,12 @@ class HistoryRow:
     details: Mapping[str, Any]
 
 
+def digest_of(statements: Iterable[PlannedStatement]) -> str:
+    """SHA-256 of the texts of statements, and of what batches they are cut into."""
+    parts = [part for s in statements for part in (s.text, *(s.batch.identity if s.batch else ()))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One migration's share of a step: position `position` of its `steps`, in round `round`."""
@@ -116,8 +127,7 @@ class Work:
     @property
     def digest(self) -> str:
         """SHA-256 of the statements' texts, and of what batches they are cut into: what the journal remembers."""
-        parts = [part for s in self.statements for part in (s.text, *(s.batch.identity if s.batch else ()))]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return digest_of(self.statements)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +146,11 @@ class TransactionStep:
     id: str
     works: tuple[Work, ...]
     checks: tuple[Question, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The migrations' steps that it commits."""
+        return tuple(f"{work.version}/{work.position + 1}" for work in self.works)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from smeta_declare.boundaries import StepsBuilder, works_of
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
 from smeta_declare.environment import Check, Environment, MigrationEntry
 from smeta_declare.errors import InvalidManifest, Refused, SmetaError, StoppedHalfway, UsageError
+from smeta_declare.events import listed
 from smeta_declare.plan import (
     BackupStep,
     HistoryRow,
@@ -34,6 +35,7 @@ from smeta_declare.run import (
     OpenRun,
     PartialMigration,
     Target,
+    ways_text,
 )
 from smeta_declare.statement import parser_version
 from smeta_declare.template import Rendered, SecretSlot
@@ -73,7 +75,7 @@ def plan_apply(
     backup: bool = True,
 ) -> Plan:
     """The way forward: every pending migration of the environment, up to and including `to`."""
-    _refuse_open(history, "forward")
+    _refuse_open(environment, history, "forward")
     _refuse_unlisted(environment, history)
     pending = _pending(environment, history, to)
     _check_requirements(environment, history, pending)
@@ -112,32 +114,35 @@ def plan_rollback(
     count: int = 1,
     to: str | None = None,
     backup: bool = True,
+    section_now: Callable[[str], bool] = lambda _version: False,
 ) -> Plan:
     """The way back, in reverse order of application, with the rollback SQL kept in the database.
 
-    `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go.
+    `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go, what is
+    half done among them. `section_now` says, for an error, whether the file of a version has a rollback section.
     """
-    _refuse_open(history, "rollback")
+    _refuse_open(environment, history, "rollback")
     request = f"rollback --to {to}" if to else f"rollback {count}"
-    interrupted = next((run for run in history.open_runs if run.direction == "rollback"), None)
+    interrupted = history.open_run("rollback")
     if interrupted and interrupted.request != request:
         raise RunOpen(
             f"`smeta {interrupted.request}` was interrupted and is not finished",
             hint=f"repeat it (`smeta {interrupted.request} --env {environment.name}`), or go forward with "
-            "`smeta apply`, which ends it",
+            f"`smeta apply --env {environment.name}`, which ends it",
             changed="nothing was run now",
         )
-    half_applied = _half_applied(history, interrupted)
+    half = [*_half_done(history), *_half_applied(history, interrupted)]
     rows = (
         _rows_left(history, interrupted)
         if interrupted
-        else _rows_back(history, count - len(half_applied), to)
+        else _rows_back(environment, history, max(0, count - len(half)), to)
     )
     builder = StepsBuilder(environment)
-    planned = []
-    for version, kept, partial in [*_half_done(history), *half_applied, *_whole(rows)]:
+    planned: list[PlannedMigration] = []
+    for version, kept, partial in [*half, *_whole(rows)]:
         if kept is None:
-            raise NoWayBack(f"{version} has no rollback section", hint="write a new migration that undoes it")
+            later = () if interrupted else tuple(m.version for m in planned)
+            raise _no_way_back(environment, history, version, later, section_now=section_now(version))
         section = section_of(
             Rendered.kept(kept.text, name=f"rollback of {version}", secrets=kept_slots(kept.secrets))
         )
@@ -177,6 +182,24 @@ def plan_rollback(
         request=request,
         continues=continues,
     )
+
+
+def _no_way_back(
+    environment: Environment, history: History, version: str, later: Sequence[str], *, section_now: bool
+) -> NoWayBack:
+    """Which migration blocks, what to do about it, and how far back it goes without it."""
+    message, hint = f"{version} has no rollback section", "write a new migration that undoes it"
+    if section_now:
+        message = f"{version} was applied without a rollback section; the one in its file was added later"
+        hint += ": smeta undoes with the SQL that it kept when it applied, and with no other"
+    if half := history.partial_of(version, "forward"):
+        hint = f"it is half done: {ways_text(history.ways_on(half, environment.name))}"
+    if later:
+        hint += (
+            f"; `smeta rollback {len(later)} --env {environment.name}` undoes what was applied after it: "
+            + listed(later, "migrations")
+        )
+    return NoWayBack(message, hint=hint)
 
 
 _WayBack: TypeAlias = tuple[str, KeptRollback | None, PartialMigration | None]
@@ -224,19 +247,19 @@ def kept_slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
     return tuple(SecretSlot(start=s["start"], end=s["end"], name=s["name"], form=s["form"]) for s in kept)
 
 
-def _refuse_open(history: History, direction: Direction) -> None:
+def _refuse_open(environment: Environment, history: History, direction: Direction) -> None:
     """Half-done work the other way must be finished first, or its run be abandoned; then it can be undone."""
-    runs = {run.direction: run for run in history.open_runs}
     for partial in history.partial:
-        run = runs.get(partial.direction)
+        run = history.open_run(partial.direction)
         if partial.direction == direction or (partial.direction == "forward" and run is None):
             continue
-        resume = "smeta apply" if partial.direction == "forward" else "smeta rollback"
-        way_out = f", or end its run with `smeta apply --abandon {run.id}`, and roll back" if run else ""
+        resume = history.ways_on(partial, environment.name)[0]
+        end = f"smeta apply --env {environment.name} --abandon {run.id}" if run else ""
+        way_out = f", or end its run with `{end}`, and roll back" if run else ""
         raise RunOpen(
             f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
             f"{len(partial.done)} of {partial.steps} steps are committed",
-            hint=f"finish it first: run `{resume}` again" + (way_out if direction == "rollback" else ""),
+            hint=f"finish it first: `{resume}`" + (way_out if direction == "rollback" else ""),
             changed="nothing was run now",
         )
 
@@ -247,7 +270,8 @@ def _refuse_unlisted(environment: Environment, history: History) -> None:
         if partial.direction == "forward" and partial.version not in listed:
             raise RunOpen(
                 f"{partial.version} is half done, and {environment.name} does not list it any more",
-                hint=f"put {partial.version} back into migrations.apply, with its file, and run `smeta apply`",
+                hint=f"put {partial.version} back into migrations.apply, with its file, and run "
+                f"`smeta apply --env {environment.name}`",
                 changed="nothing was run now",
             )
 
@@ -257,7 +281,8 @@ def _pending(environment: Environment, history: History, to: str | None) -> list
     entries = environment.migrations
     if to is not None and to not in {e.version for e in entries}:
         raise UsageError(
-            f"no migration {to} in environment {environment.name}", hint="`smeta status` lists them"
+            f"no migration {to} in environment {environment.name}",
+            hint=f"`smeta status --env {environment.name}` lists them",
         )
     applied = {row.version for row in history.applied}
     last = max((i for i, e in enumerate(entries) if e.version in applied), default=-1)
@@ -376,13 +401,16 @@ def _rows_left(history: History, interrupted: OpenRun) -> list[AppliedMigration]
     return [row for row in found if row]
 
 
-def _rows_back(history: History, count: int, to: str | None) -> list[AppliedMigration]:
+def _rows_back(
+    environment: Environment, history: History, count: int, to: str | None
+) -> list[AppliedMigration]:
     rows = list(reversed(history.applied))
     if to is None:
         return rows[:count]
     if history.find(to) is None:
         raise UsageError(
-            f"{to} is not applied, so there is no way back to it", hint="`smeta status` lists what is"
+            f"{to} is not applied, so there is no way back to it",
+            hint=f"`smeta status --env {environment.name}` lists what is",
         )
     index = next(i for i, row in enumerate(rows) if row.version == to)
     return rows[:index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from smeta_declare.diagnostics import excerpt
 from smeta_declare.failures import ValidationFailed
 from smeta_declare.plan import Question
 from smeta_declare.postgres.connection import ServerError, Session
@@ -36,11 +37,11 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
             raise
         secret = bool(question.statement.secrets)
         raise ValidationFailed(
-            f"{question.name}: {'the server refuses the query' if secret else error.message}",
+            f"{question.name}: {'the server refuses the query' if secret else excerpt(error.message)}",
             location=question.declared_at or ready.locate(error.position),
             detail=(
-                *(() if secret else error.detail),
-                f"query: {ready.shown}",
+                *(() if secret else map(excerpt, error.detail)),
+                f"query: {ready.shown(error.position)}",
                 f"sqlstate: {error.sqlstate}",
             ),
             hint="a validation reads only, as the owner, and may not be filtered by row security"
@@ -52,6 +53,6 @@ def ask(session: Session, question: Question, secrets: Mapping[str, str]) -> Non
         raise ValidationFailed(
             f"{question.name}: {why}",
             location=question.location,
-            detail=(f"query: {ready.shown}",),
+            detail=(f"query: {ready.shown()}",),
             hint="the migration did not do what its validation says; correct one of the two",
         )

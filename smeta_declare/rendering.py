@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from smeta_declare.batching import Batch, NotBatchable, batch_of
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
-from smeta_declare.directives import BatchOptions, CommitsInside, Placed, directives
+from smeta_declare.directives import BatchOptions, CommitsInside, Placed, directives, nothing_to_undo
 from smeta_declare.environment import MigrationEntry
 from smeta_declare.errors import InvalidInput, InvalidMigration
 from smeta_declare.inputs import inputs_digest
@@ -18,6 +18,7 @@ from smeta_declare.statement import Comment, Script, leading_comments, parse
 from smeta_declare.template import Rendered, Value, render
 from smeta_declare.validation import Expectation
 
+_MAY_COMMIT = ("CallStmt", "DoStmt")
 _EXPECT = re.compile(r"\s*expect:\s*(.*?)\s*")
 
 
@@ -51,7 +52,8 @@ class RenderedMigration:
     header: Header
     entry: MigrationEntry
     forward: RenderedSection
-    rollback: RenderedSection | None
+    rollback: RenderedSection | None  # without statements where it says that there is nothing to undo
+    rollback_empty: bool  # a section is there, and says nothing
     validation: RenderedSection | None
     validations: tuple[Question, ...]
     inputs: str
@@ -74,6 +76,14 @@ def render_migration(
     whole = render(file.source, name=file.path, variables=variables, load=load)
     cut = cut_sections(whole.text, locate=whole.locate, genuine=whole.is_template_text)
     forward, rollback, validation = _sections(whole, cut)
+    for section in (forward, validation):
+        if section and not section.statements and (at := nothing_to_undo(section.rendered)) is not None:
+            raise InvalidMigration(
+                "nothing-to-undo outside of a rollback section",
+                location=section.rendered.locate(at),
+                hint="put it between -- ROLLBACK_START and -- ROLLBACK_END",
+            )
+    empty = rollback is not None and not rollback.statements and nothing_to_undo(rollback.rendered) is None
     included = [(name, load(name) or "") for name in whole.includes]
     return RenderedMigration(
         file=file,
@@ -81,7 +91,8 @@ def render_migration(
         header=header,
         entry=entry,
         forward=forward,
-        rollback=rollback if rollback and rollback.statements else None,
+        rollback=None if empty else rollback,
+        rollback_empty=empty,
         validation=validation,
         validations=questions(validation, file.version) if validation else (),
         inputs=inputs_digest(file, variables, included),
@@ -145,6 +156,12 @@ def _directed(rendered: Rendered, statement: PlannedStatement, above: Placed | N
         return statement
     match above.directive:
         case CommitsInside(resume=resume):
+            if statement.kind not in _MAY_COMMIT:
+                raise InvalidMigration(
+                    f"commits-inside above {statement.summary}, which makes no transactions of its own",
+                    location=rendered.locate(above.start),
+                    hint="it is for CALL and DO; smeta sees itself what else must run outside of a transaction",
+                )
             reason = "it makes transactions of its own"
             return replace(statement, alone=statement.alone or reason, resume=resume)
         case BatchOptions() as options:
@@ -245,8 +262,10 @@ def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
         yield Diagnostic(
             code="no-rollback",
             severity=Severity.MEDIUM,
-            message=f"{version} has no rollback section: there will be no way back",
+            message=f"{version} has {'an empty' if migration.rollback_empty else 'no'} rollback section: "
+            "there will be no way back",
             object=version,
             location=top,
-            hint="add -- ROLLBACK_START … -- ROLLBACK_END",
+            hint=f"{'write' if migration.rollback_empty else 'add -- ROLLBACK_START … -- ROLLBACK_END with'} "
+            "what undoes it, or `-- smeta: nothing-to-undo` where nothing has to be",
         )

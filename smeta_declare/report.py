@@ -10,7 +10,7 @@ from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
 from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
 
 if TYPE_CHECKING:
     from smeta_declare.rendering import RenderedMigration
@@ -108,7 +108,8 @@ def build_status(
         half = partial.get(entry.version)
         if half:
             way = "" if half.direction == "forward" else " of the way back"
-            note = f"step {len(half.done)} of {half.steps}{way} is done; run the same command again"
+            ways = ways_text(history.ways_on(half, environment.name))
+            note = f"step {len(half.done)} of {half.steps}{way} is done; {ways}"
             lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
         elif row:
             lines.append(_applied(row, compare(row, entry, environment, read, rendered)))
@@ -122,8 +123,10 @@ def build_status(
     listed = {e.version for e in environment.migrations}
     for half in history.partial:
         if half.version not in listed:
+            ways = ways_text(history.ways_on(half, environment.name))
             note = (
-                f"step {len(half.done)} of {half.steps} is done, and the manifest does not list it any more"
+                f"step {len(half.done)} of {half.steps} is done, and the manifest does not list it any more: "
+                f"list it again, then {ways}"
             )
             lines.append(MigrationStatus(version=half.version, state="partial", note=note))
     for row in history.applied:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -77,6 +77,12 @@ class PartialMigration:
         return bool(self.done) or any("batches" in s.kept for s in self.started.values())
 
 
+def ways_text(ways: Sequence[str]) -> str:
+    """The commands of `History.ways_on` as a sentence."""
+    on, *back = (f"`{way}`" for way in ways)
+    return f"{on} goes on from there" + "".join(f", {way} undoes it" for way in back)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:
     """A run that was opened and never closed."""
@@ -123,6 +129,19 @@ class History:
     def partial_of(self, version: str, direction: Direction) -> PartialMigration | None:
         """What is half done of a version in a direction."""
         return next((p for p in self.partial if (p.version, p.direction) == (version, direction)), None)
+
+    def open_run(self, direction: Direction) -> OpenRun | None:
+        """The run of a direction that was opened and never closed."""
+        return next((run for run in self.open_runs if run.direction == direction), None)
+
+    def ways_on(self, half: PartialMigration, environment: str) -> tuple[str, ...]:
+        """The commands that half-done work accepts: the first goes on; a second one, where there is one, undoes it."""
+        run = self.open_run(half.direction)
+        if half.direction == "rollback":
+            return (f"smeta {run.request if run else 'rollback'} --env {environment}",)
+        on = f"smeta apply --env {environment}"
+        back = run is None and half.changed_something and half.version in self.rollback_texts
+        return (on, f"smeta rollback --env {environment}") if back else (on,)
 
     def digest(self) -> str:
         """SHA-256 over everything here that decides what a plan does."""

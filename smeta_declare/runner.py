@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +12,11 @@ from typing import TypeVar
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
-from smeta_declare.errors import Refused, SmetaError, UsageError
-from smeta_declare.events import BackupProgressed, BackupTaken, LeftoverCleaned, RunnerWaited
+from smeta_declare.errors import InvalidInput, Refused, SmetaError, UsageError
+from smeta_declare.events import BackupProgressed, BackupTaken, Blocked, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
+from smeta_declare.monitor import Blocker
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
@@ -25,7 +26,7 @@ from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
-from smeta_declare.run import AppliedMigration, History, Target
+from smeta_declare.run import AppliedMigration, History, Target, ways_text
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 
@@ -50,6 +51,7 @@ class Verification:
 
     name: str
     failure: str | None = None
+    half_done: bool = False  # a migration, and what is wrong beside it may come from that
 
 
 class Runner(Reader):
@@ -81,7 +83,26 @@ class Runner(Reader):
     ) -> tuple[Plan, History]:
         """The plan of `rollback`."""
         target, history = journal.state()
-        return plan_rollback(self.environment, history, target, count=count, to=to, backup=backup), history
+        plan = plan_rollback(
+            self.environment,
+            history,
+            target,
+            count=count,
+            to=to,
+            backup=backup,
+            section_now=self._has_rollback_section,
+        )
+        return plan, history
+
+    def _has_rollback_section(self, version: str) -> bool:
+        """Whether a migration's file says today how to undo it."""
+        entry = next((e for e in self.environment.migrations if e.version == version), None)
+        if entry is None:
+            return False
+        try:
+            return self.project.rendered(self.environment, entry).rollback is not None
+        except InvalidInput:
+            return False
 
     def _check_unchanged(self, history: History) -> None:
         changed = [c for c in self.changes(history) if c.harmful]
@@ -248,6 +269,7 @@ class Runner(Reader):
             environ=self.environ,
             cancelled=cancelled,
             written=self._told_size(),
+            blockers=self._blockers(session),
         )
         self.told(
             BackupTaken(
@@ -257,6 +279,28 @@ class Runner(Reader):
             )
         )
         return record
+
+    def _blockers(self, session: Session) -> Callable[[], Sequence[str]]:
+        """Asks our own session, which has nothing to do meanwhile, whom pg_dump waits for; tells each once."""
+        told: set[int] = set()
+
+        def look() -> Sequence[str]:
+            try:
+                found = [Blocker(*row) for row in session.ask("backup_blockers")[0].rows]
+            except SmetaError:  # what the dump itself meets is told by the dump
+                return ()
+            if new := [b for b in found if b.pid not in told]:
+                told.update(b.pid for b in new)
+                self.told(
+                    Blocked(
+                        step="backup",
+                        blockers=tuple(b.who for b in new),
+                        queries=tuple(b.words for b in new),
+                    )
+                )
+            return [str(b) for b in found]
+
+        return look
 
     def _told_size(self) -> Callable[[int], None]:
         """Tells how large a backup has become, at most once a second."""
@@ -280,7 +324,10 @@ class Runner(Reader):
         target, history = journal.state()
         found = [
             Verification(
-                name=f"{p.version} complete", failure=f"{len(p.done)} of {p.steps} steps are committed"
+                name=f"{p.version} complete",
+                failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {len(p.done)} of "
+                f"{p.steps} steps are committed; {ways_text(history.ways_on(p, self.environment.name))}",
+                half_done=True,
             )
             for p in history.partial
         ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from smeta_declare.diagnostics import Location
+from smeta_declare.diagnostics import Location, excerpt
 from smeta_declare.plan import PlannedStatement
 from smeta_declare.template import scram_verifier
 
@@ -19,22 +19,24 @@ class Sendable:
     text: str
     shifts: tuple[tuple[int, int], ...] = ()  # (end in the sent text, characters that were added up to there)
 
-    @property
-    def shown(self) -> str:
-        """The statement as it may be shown: secrets named, not told; at most 400 characters."""
-        text = self.statement.text
-        return text if len(text) <= 400 else text[:400] + " …"
+    def shown(self, position: int | None = None) -> str:
+        """The statement as it may be shown: secrets named, not told; of a long one the part around a position."""
+        return excerpt(self.statement.text, self._offset(position))
 
     def locate(self, position: int | None) -> Location:
         """The template's place of a position the server gave (from 1, in the text that was sent)."""
+        return self.statement.locate(self._offset(position))
+
+    def _offset(self, position: int | None) -> int:
+        """A position in the text that was sent as one in the statement's own."""
         if position is None:
-            return self.statement.location
+            return 0
         offset = position - 1
         added = 0
         for end, total in self.shifts:
             if offset >= end:
                 added = total
-        return self.statement.locate(min(max(0, offset - added), max(0, len(self.statement.text) - 1)))
+        return min(max(0, offset - added), max(0, len(self.statement.text) - 1))
 
 
 def sendable(

@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _HINTS = (
     (r"could not connect|connection to server|timeout expired", "is the server reachable from here?"),
     (r"compress", "this pg_dump cannot compress like that: change `compress` of the policy"),
 )
+_LOOK_S = 0.5  # seconds between two looks at whom a dump waits for
 _COMPLETE = re.compile(rb"\n-- PostgreSQL database dump complete\n--\n\s*(?:\\unrestrict \S+\s*)?\Z")
 
 
@@ -124,12 +125,13 @@ def take(
     environ: Mapping[str, str] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     written: Callable[[int], None] = lambda _size: None,
+    blockers: Callable[[], Sequence[str]] = tuple,
 ) -> BackupRecord:
     """Dump a database into the directory `target`, read the dump to its end, and keep it with its record.
 
     `conninfo` holds the libpq keywords of the connection that is really used (host, port, user, dbname,
-    password, …). `cancelled` is asked, and `written` told the bytes so far, ten times a second. Whatever goes
-    wrong, nothing half-made is left.
+    password, …). `cancelled` is asked, and `written` told the bytes so far, ten times a second;
+    `blockers`, asked twice a second, names whom the dump waits for. Whatever goes wrong, nothing half-made is left.
     """
     version, created_at = store.parse_name(name)
     dump = _Dump(
@@ -137,6 +139,8 @@ def take(
         environ=os.environ if environ is None else environ,
         deadline=time.monotonic() + timeout_ms / 1000,
         cancelled=cancelled,
+        blockers=blockers,
+        environment=environment,
     )
     store.prepare_directory(target)
     if (target / (name + store.extension(policy.format))).exists() or (target / f"{name}.json").exists():
@@ -199,7 +203,10 @@ class _Dump:
     environ: Mapping[str, str]
     deadline: float
     cancelled: Callable[[], bool]
+    blockers: Callable[[], Sequence[str]]
+    environment: str
     written: Callable[[], None] = lambda: None
+    blocked_by: Sequence[str] = ()  # whom it was last seen waiting for
 
     def connection(self) -> str:
         """The connection string for the command line, without secrets: every user can read it."""
@@ -246,11 +253,15 @@ class _Dump:
                 )
 
     def _wait(self, child: subprocess.Popen[bytes], program: Path) -> None:
+        look_at = time.monotonic() + _LOOK_S
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=0.1)
                 return
             self.written()
+            if time.monotonic() >= look_at:
+                self.blocked_by = self.blockers() or self.blocked_by
+                look_at = time.monotonic() + _LOOK_S
             if self.cancelled():
                 raise _failed("the backup was cancelled")
             if time.monotonic() > self.deadline:
@@ -258,6 +269,10 @@ class _Dump:
                     f"{program.name} did not finish in time and was stopped",
                     hint="give the environment a longer `timeouts.concurrent`",
                 )
+
+    @property
+    def _where_to_look(self) -> str:
+        return f"see who holds it (`smeta doctor --env {self.environment or 'NAME'}`)"
 
     def _explained(self, program: Path, status: int, said: str) -> BackupFailed:
         for secret in (self.conninfo.get("password"), self.environ.get("PGPASSWORD")):
@@ -268,8 +283,9 @@ class _Dump:
         if re.search(r"due to (statement|lock) timeout", said):
             return BackupBlocked(
                 f"{program.name} waited in vain for the lock of a table that it must read",
-                hint="see who holds it (`select * from pg_locks`), then run the same command again",
-                detail=detail,
+                hint=("let it end" if self.blocked_by else self._where_to_look)
+                + ", then run the same command again",
+                detail=[*(f"blocked by {who}" for who in self.blocked_by), *detail],
                 changed="nothing was run",
             )
         how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"

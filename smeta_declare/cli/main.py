@@ -129,7 +129,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return Exit.FAILED
     except (click.Abort, KeyboardInterrupt):
-        show_error(Stopped("stopped by a signal", hint="`smeta status` tells where the database stands"))
+        show_error(
+            Stopped("stopped by a signal", hint="`smeta status --env NAME` tells where the database stands")
+        )
         return Exit.RETRY
     except BrokenPipeError:
         # Whoever read our output has left: nobody to tell, and nothing of the database depends on it.

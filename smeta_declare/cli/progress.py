@@ -31,6 +31,7 @@ from smeta_declare.events import (
     StatementDone,
     StepCommitted,
     StepRetried,
+    listed,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Progress:
     verbose: bool
     _live: Any = field(default=None, repr=False)
     _line_at: float = 0.0
-    _count: int = 0  # migrations that have begun
+    _begun: set[str] = field(default_factory=set)  # migrations, each once however often it is tried
+    _ran: set[tuple[str, int]] = field(default_factory=set)  # their steps, told once
     _total: int = 0
 
     def __call__(self, event: Event) -> None:
@@ -63,11 +65,13 @@ class Progress:
                 talk(f"backup   left out: {event.reason}")
             case MigrationStarted():
                 part = f" (step {event.position + 1} of {event.steps})" if event.steps > 1 else ""
-                self._count += event.position == 0
-                self._show(f"{_verb(event.direction)} {event.version}{part}, {self._count} of {self._total}")
+                self._begun.add(event.version)
+                self._show(
+                    f"{_verb(event.direction)} {event.version}{part}, {len(self._begun)} of {self._total}"
+                )
             case StatementDone() if self.verbose:
                 talk(f"         {event.statement.summary} ({event.duration_ms} ms)")
-            case MigrationDone() if event.statements or event.steps == 1:
+            case MigrationDone() if self._new(event):
                 part = f" step {event.position + 1} of {event.steps}," if event.steps > 1 else ""
                 noun = "statement" if event.statements == 1 else "statements"
                 talk(f"ran      {event.version}:{part} {event.statements} {noun}, {event.duration_ms} ms")
@@ -108,18 +112,26 @@ class Progress:
                     f"{event.duration_ms} ms"
                 )
             case StepCommitted():
-                talk(f"commit   {event.step} ({event.duration_ms} ms)")
+                talk(f"commit   {listed(event.parts or (event.step,))} ({event.duration_ms} ms)")
             case Noticed() if event.severity == "WARNING" or self.verbose:
                 talk(f"{event.severity.lower():8} {event.message}")
             case RunStarted():
                 self._stop()
-                self._count, self._total = 0, len(event.migrations)
+                self._begun, self._ran, self._total = set(), set(), len(event.migrations)
             case RunFinished():
                 self._stop()
             case BackupProgressed():
                 self._moving(f"backup: {event.size:,} bytes written")
             case _:
                 pass
+
+    def _new(self, event: MigrationDone) -> bool:
+        """Whether a step is to be told: it does something, and is not just tried again."""
+        step = (event.version, event.position)
+        if step in self._ran or not (event.statements or event.steps == 1):
+            return False
+        self._ran.add(step)
+        return True
 
     def _moving(self, text: str) -> None:
         """Something that changes: in place on a terminal, a line now and then in a log."""

@@ -17,6 +17,7 @@ from smeta_declare.environment import Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
 from smeta_declare.plan import Plan
+from smeta_declare.run import ways_text
 
 if TYPE_CHECKING:
     from smeta_declare.executor import RunResult
@@ -174,13 +175,13 @@ def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
             answer(f"rolled back {migration.version}")
 
 
-def abandoned_text(run: str, left: History) -> str:
+def abandoned_text(run: str, left: History, environment: str) -> str:
     """What an abandoned run leaves, and the ways on."""
     lines = [f"run {run} is abandoned"]
     for half in left.partial:
         way = "forward" if half.direction == "forward" else "of the way back"
         lines.append(
             f"  {half.version}: step {len(half.done)} of {half.steps} {way} is done and stays; "
-            "`smeta apply` goes on from there, `smeta rollback` undoes it"
+            + ways_text(left.ways_on(half, environment))
         )
     return "\n".join(lines)

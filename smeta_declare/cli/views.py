@@ -120,7 +120,9 @@ def show_bug(error: BaseException, *, verbose: bool) -> None:
         import traceback
 
         talk("".join(traceback.format_exception(error)))
-    talk("  = database: `smeta status` tells where it stands; an unfinished transaction is rolled back")
+    talk(
+        "  = database: `smeta status --env NAME` tells where it stands; an unfinished transaction is rolled back"
+    )
     talk("  = next: this is a bug of smeta: please report it with the output of the same command and -v")
 
 

@@ -39,7 +39,7 @@ def command(app: App, /, environment: str, to: str | None, abandon: str | None, 
         if abandon is not None:
             consent(resolved, run.confirm, interactive=app.interactive, what="abandon the run")
             app.log.open()
-            answer(abandoned_text(abandon, runner.abandon(journal, abandon)))
+            answer(abandoned_text(abandon, runner.abandon(journal, abandon), environment))
             return
         if run.dry_run:
             plan, _ = runner.plan_forward(journal, to=to, backup=run.backup)

@@ -44,8 +44,14 @@ def command(app: App, environment: str, output: str) -> None:
             )
         answer(f"{len(asked) - len(failed)} of {len(asked)} hold")
     if failed:
+        half = any(a.half_done for a in failed)
+        why = (
+            "finish what is half done, or undo it, then verify again: the rest may hold then"
+            if half
+            else "something changed the database or the files after they were applied"
+        )
         raise VerificationFailed(
             f"{len(failed)} of {len(asked)} do not hold",
             changed="nothing was changed",
-            hint="the lines above say which; something changed the database or the files after they were applied",
+            hint=f"the lines above say which; {why}",
         )

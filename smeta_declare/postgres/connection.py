@@ -82,7 +82,7 @@ class ServerError(SmetaError):
         ]
         super().__init__(diagnostic.message_primary or str(cause).strip(), detail=detail)
         self.sqlstate = cause.sqlstate or ""
-        self.hint = "`smeta status` tells where the database stands"
+        self.hint = "`smeta status --env NAME` tells where the database stands"
         self.position = int(diagnostic.statement_position) if diagnostic.statement_position else None
 
     @property
@@ -103,7 +103,7 @@ class ServerBusy(ServerError, Retryable):
 
     def __init__(self, cause: psycopg.Error) -> None:
         super().__init__(cause)
-        self.hint = "run the same command again later; `smeta doctor` names the sessions that are in the way"
+        self.hint = "run the same command again later; `smeta doctor --env NAME` names the sessions that are in the way"
 
 
 # lock_not_available, deadlock_detected, query_canceled; and by class: insufficient resources, operator intervention

@@ -124,6 +124,44 @@ def test_leftovers_in_the_catalogue_are_found_with_the_statement_that_ends_them(
     assert findings(workspace, "invalid-index") + findings(workspace, "unvalidated-constraint") == []
 
 
+def test_invalid_index_is_not_taken_for_one_being_built_because_of_a_vacuum(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table orders (id int); insert into orders values (1), (1)")
+    with contextlib.suppress(psycopg.errors.UniqueViolation):
+        database.query("create unique index concurrently orders_id on orders (id)")
+    # The lock that vacuum, analyze and many an ALTER TABLE take.
+    with client(database.conninfo.dsn, "begin", "lock table orders in share update exclusive mode"):
+        assert only(workspace, "invalid-index")["severity"] == "high"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create index concurrently orders_new on orders (id)",
+        "reindex index concurrently orders_id",
+        "drop index concurrently orders_id",
+    ],
+)
+def test_index_that_is_being_built_is_no_trouble(
+    workspace: Workspace, database: TestDatabase, statement: str
+) -> None:
+    database.query("create table orders (id int); create index orders_id on orders (id)")
+    with (
+        client(database.conninfo.dsn, "begin", "insert into orders values (1)") as writer,
+        client(database.conninfo.dsn) as builder,
+    ):
+        pid = builder.info.backend_pid
+        building = threading.Thread(target=lambda: builder.execute(statement.encode()))
+        building.start()
+        until(lambda: database.query("select from pg_index where not indisvalid"))
+        found = only(workspace, "invalid-index")
+        writer.execute("rollback")
+        building.join()
+    assert found["severity"] == "info"
+    assert f"perhaps pid {pid} is just building it" in found["message"]
+
+
 def test_pending_detach_is_found(workspace: Workspace, database: TestDatabase) -> None:
     database.query(
         "create table events (at int) partition by range (at);"
@@ -158,14 +196,63 @@ def test_who_blocks_and_who_waits_is_named(
 
         blocked = only(workspace, "blocked-session")
         (idle,) = findings(workspace, "idle-in-transaction")
+        (long,) = findings(workspace, "long-transaction")
 
         holder.execute("rollback")
         waiting.join()
         assert f"pid {waiter.info.backend_pid}, user smeta_owner, shop waits" in blocked["message"]
         assert f"lock of public.orders, held by pid {holder.info.backend_pid}" in blocked["message"]
+        assert blocked["message"].endswith("user smeta_owner, shop, idle in transaction for 0 s")
+        assert blocked["hint"].startswith(f"look at pid {holder.info.backend_pid} first")
+        assert long["hint"] == f"it waits itself: look at pid {holder.info.backend_pid} first"
         assert idle["object"] == f"pid {holder.info.backend_pid}"
         assert "shop does nothing for 0 s in a transaction open for 0 s" in idle["message"]
     assert findings(workspace, "blocked-session") + findings(workspace, "idle-in-transaction") == []
+
+
+@PG18
+def test_holder_of_a_strong_lock_is_named_however_young_it_is(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table orders (id int); create table parts (id int)")
+    with client(database.conninfo.dsn, "begin", "lock table orders, parts") as holder:
+        held = only(workspace, "strong-lock")
+        assert (held["severity"], held["object"]) == ("medium", f"pid {holder.info.backend_pid}")
+        assert (
+            "shop holds ACCESS EXCLUSIVE on public.orders, public.parts, in a transaction" in held["message"]
+        )
+        holder.execute("rollback")
+        holder.execute("begin")
+        holder.execute("create table new (id int)")
+        assert findings(workspace, "strong-lock") == []
+
+
+@PG18
+def test_history_that_somebody_locks_is_one_finding_and_the_rest_goes_on(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    workspace.migration("1_orders", "create table orders (id int);", "drop table orders;")
+    assert smeta(workspace, "apply", "--env", "test").code == 0
+    database.query("alter table orders add check (id > 0) not valid")
+    with client(database.conninfo.dsn, "begin", "lock table public.schema_migrations"):
+        hidden = only(workspace, "not-visible")
+        assert hidden["message"].startswith("not visible: history: a lock is in the way")
+        assert only(workspace, "unvalidated-constraint")
+        assert "public.schema_migrations" in only(workspace, "strong-lock")["message"]
+    assert findings(workspace, "not-visible") == []
+
+
+@PG18
+def test_locks_that_may_not_be_seen_are_said_once_with_the_grant(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query_as_admin("revoke select on pg_catalog.pg_locks from public")
+
+    hidden = only(workspace, "not-visible")
+
+    assert "runner lock, blocked sessions, strong locks, invalid indexes: no permission" in hidden["message"]
+    database.query_as_admin(hidden["hint"].removeprefix("let a superuser run: "))
+    assert findings(workspace, "not-visible") == []
 
 
 @PG18
@@ -230,6 +317,9 @@ def test_half_done_run_is_found_with_the_command_that_finishes_it(
     assert stopped.code == 5, stopped.err
 
     half, run = only(workspace, "half-done-migration"), only(workspace, "open-run")
+    index = only(workspace, "invalid-index")
+    assert index["message"].endswith("; 1_parts left it half done")
+    assert index["hint"] == "`smeta apply --env test` takes it away and goes on from there"
 
     assert (half["severity"], half["object"]) == ("high", "1_parts")
     assert half["hint"] == "smeta apply --env test"

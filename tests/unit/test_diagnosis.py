@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from smeta_declare import diagnosis
+from smeta_declare.diagnosis import Left
 from smeta_declare.diagnostics import Severity
 from smeta_declare.run import History, OpenRun, PartialMigration
+from smeta_declare.standalone import BuildsIndex, DetachesPartition, DropsIndex, Effect, Reindexes
 
 RUN = OpenRun(
     id="u-1",
@@ -32,7 +34,7 @@ PARTIAL = PartialMigration(version="2_b", direction="rollback", round=0, steps=3
 def test_transaction_weighs_what_its_age_weighs(
     age: int, idle: int | None, expected: tuple[str, Severity]
 ) -> None:
-    (found,) = diagnosis.transactions([(7, "ann", "shop", "active", age, idle)])
+    (found,) = diagnosis.transactions([(7, "ann", "shop", "active", age, idle, [])])
 
     assert (found.code, found.severity) == expected
     assert found.object == "pid 7"
@@ -98,7 +100,7 @@ def test_run_in_progress_is_no_trouble() -> None:
 
 def test_index_that_somebody_may_be_building_is_not_to_be_dropped() -> None:
     row = ("public.i", "public.t", False, False, False)
-    left, building = (next(diagnosis.invalid_indexes([(*row, pid)])) for pid in (None, 42))
+    left, building = (next(diagnosis.invalid_indexes([(*row, pid, 1)])) for pid in (None, 42))
 
     assert (left.severity, building.severity) == (Severity.HIGH, Severity.INFO)
     assert building.hint is not None
@@ -112,3 +114,72 @@ def test_findings_come_worst_first() -> None:
 
     assert [f.severity for f in found] == [Severity.HIGH, Severity.MEDIUM, Severity.LOW]
     assert list(diagnosis.settings([("lock_timeout", "0"), ("track_activities", "on")])) == []
+
+
+@pytest.mark.parametrize(
+    ("effect", "name", "oid", "ours"),
+    [
+        (BuildsIndex(index="i", table="t"), "public.i", 1, True),
+        (BuildsIndex(index="public.i", table="public.t"), "public.i", 1, True),
+        (BuildsIndex(index="shop.i", table="shop.t"), "public.i", 1, False),
+        (BuildsIndex(index="i", table="other"), "public.i", 1, False),
+        (DropsIndex(index='"I"'), 'public."I"', 1, True),
+        (Reindexes(scope="index", name="i"), "public.i_ccnew", 1, True),
+        (Reindexes(scope="index", name='"I"'), 'public."I_ccnew1"', 1, True),
+        (Reindexes(scope="index", name="j"), "public.i_ccnew", 1, False),
+        (Reindexes(scope="table", name="t"), "public.i_ccold2", 1, True),
+        (Reindexes(scope="table", name="t"), "public.i_ccold2", 7, False),  # there before it began
+        (Reindexes(scope="schema", name="public"), "public.i_ccnew", 1, True),
+        (Reindexes(scope="schema", name="public"), "public.i", 1, False),
+        (DetachesPartition(table="t", partition="i"), "public.i", 1, False),
+    ],
+)
+def test_index_that_we_left_is_not_to_be_dropped_by_hand(
+    effect: Effect,
+    name: str,
+    oid: int,
+    ours: bool,  # noqa: FBT001
+) -> None:
+    begun = [Left(version="1_a", effect=effect, before=(7,), way="smeta apply --env live")]
+    leftover = "_cc" in name
+
+    (found,) = diagnosis.invalid_indexes([(name, "public.t", False, leftover, False, None, oid)], begun)
+
+    assert found.hint is not None
+    assert ("smeta apply --env live" in found.hint) == ours
+    assert ("drop index" in found.hint) != ours
+
+
+def test_partition_that_we_left_pending_is_finished_by_us() -> None:
+    begun = [
+        Left(
+            version="1_a",
+            effect=DetachesPartition(table="t", partition="p"),
+            before=(),
+            way="smeta apply --env live",
+        )
+    ]
+    ours, other = diagnosis.pending_detaches([("public.p", "public.t"), ("public.q", "public.t")], begun)
+
+    assert (ours.hint or "").startswith("`smeta apply --env live` finishes it")
+    assert other.hint == "alter table public.t detach partition public.q finalize"
+
+
+def test_head_of_the_queue_is_where_to_look() -> None:
+    rows = [
+        (1, "ann", "shop", 5, "t", "pid 2", [2, 3]),
+        (2, "ann", "shop", 5, "t", "pid 3", [3]),
+        (4, "ann", "shop", 5, "t", "a prepared transaction", [0]),
+    ]
+
+    hints = [found.hint for found in diagnosis.blocked_sessions(rows)]
+
+    assert hints == ["look at pid 3 first: the others wait behind it"] * 2 + [
+        "look at the prepared transaction first: the others wait behind it"
+    ]
+
+
+def test_long_transaction_that_waits_is_not_the_one_to_cancel() -> None:
+    (found,) = diagnosis.transactions([(7, "ann", "shop", "active", 40, None, [8])])
+
+    assert found.hint == "it waits itself: look at pid 8 first"

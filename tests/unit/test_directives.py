@@ -99,6 +99,16 @@ def test_commits_inside_runs_alone() -> None:
     assert statement.resume == "again"
 
 
+@pytest.mark.parametrize("statement", ["vacuum t", "create index concurrently i on t (a)", "select f()"])
+def test_commits_inside_is_for_what_can_commit(statement: str) -> None:
+    text = f"select 1;\n-- smeta: commits-inside resume=done\n{statement};"
+    with pytest.raises(InvalidMigration, match="which makes no transactions of its own") as refused:
+        section_of(Rendered.kept(text, name="m.sql"))
+
+    assert refused.value.location is not None
+    assert refused.value.location.line == 2
+
+
 def test_a_directive_is_part_of_the_meaning() -> None:
     def meaning(text: str) -> str:
         return section_of(Rendered.kept(text, name="m.sql")).meaning
@@ -112,6 +122,6 @@ def test_a_directive_is_part_of_the_meaning() -> None:
 
 
 def test_a_validation_has_none() -> None:
-    text = "-- smeta: commits-inside resume=done\nselect 1;"
+    text = "-- smeta: commits-inside resume=done\ncall p();"
     with pytest.raises(InvalidMigration, match="a directive above a validation"):
         questions(section_of(Rendered.kept(text, name="m.sql")), "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -271,3 +272,39 @@ def test_index_names_every_page() -> None:
 def test_nothing_names_a_machine() -> None:
     for page, text in PAGES.items():
         assert not re.search(r"(?<![\w.])/(work|tmp/probe|home/\w+|root)/", text), page
+
+
+def test_a_command_that_is_told_names_its_environment() -> None:
+    """What an error tells somebody to run can be run as it stands; NAME where the environment is not known."""
+    needs = [name for name in COMMANDS if name in ("apply", "rollback", "status", "plan", "doctor", "verify")]
+    spelled = re.compile(rf"`smeta (?:{'|'.join(needs)})\b[^`]*`")
+
+    told = [found for text in _told() for found in spelled.findall(text)]
+
+    assert told
+    assert [command for command in told if "--env" not in command] == []
+
+
+def _told() -> Iterator[str]:
+    """The strings of the source that are no docstrings, what is filled in left out."""
+    for path in (ROOT / "smeta_declare").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
+                )
+            elif (
+                isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in statements
+            ):
+                yield node.value
+
+
+def test_the_first_way_to_install_that_is_shown_works_today() -> None:
+    """Until the first release: then the package of PyPI comes first."""
+    lines = [
+        line for b in BLOCKS if b.page == "README.md" and b.language == "sh" for line in b.text.split("\n")
+    ]
+
+    assert next(line for line in lines if line.startswith("pip install")) == "pip install '.[embedded]'"

@@ -8,7 +8,7 @@ from smeta_declare.environment import MigrationEntry
 from smeta_declare.errors import InvalidMigration
 from smeta_declare.migration import MigrationFile
 from smeta_declare.rendered import Secret, Value
-from smeta_declare.rendering import RenderedMigration, render_migration
+from smeta_declare.rendering import RenderedMigration, migration_findings, render_migration
 
 BACK = "\n-- ROLLBACK_START\ndrop table a;\n-- ROLLBACK_END\n"
 
@@ -33,7 +33,47 @@ def test_sections_become_statements() -> None:
 
 
 def test_a_rollback_section_without_a_statement_is_none() -> None:
-    assert render("select 1;\n-- ROLLBACK_START\n-- nothing yet\n-- ROLLBACK_END\n").rollback is None
+    migration = render("select 1;\n-- ROLLBACK_START\n-- nothing yet\n-- ROLLBACK_END\n")
+
+    assert migration.rollback is None
+    (finding,) = migration_findings(migration)
+    assert finding.message == "1_a has an empty rollback section: there will be no way back"
+
+
+def test_a_rollback_section_may_say_that_there_is_nothing_to_undo() -> None:
+    migration = render(
+        "select 1;\n-- ROLLBACK_START\n-- a query only\n-- smeta: nothing-to-undo\n-- ROLLBACK_END\n"
+    )
+
+    assert migration.rollback is not None
+    assert migration.rollback.statements == ()
+    assert list(migration_findings(migration)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "line"),
+    [
+        ("-- smeta: nothing-to-undo\n", "outside of a rollback section", 1),
+        ("-- smeta: nothing-to-undo\nselect 1;", "above a statement", 1),
+        ("select 1;\n-- VALIDATION_START\n-- smeta: nothing-to-undo\n-- VALIDATION_END", "outside of", 3),
+        (
+            "select 1;\n-- ROLLBACK_START\ndrop table a;\n-- smeta: nothing-to-undo\n-- ROLLBACK_END",
+            "no statement under it",
+            4,
+        ),
+        (
+            "select 1;\n-- ROLLBACK_START\n-- smeta: nothing-to-do\n-- ROLLBACK_END",
+            "no statement under it",
+            3,
+        ),
+    ],
+)
+def test_nothing_to_undo_stands_in_a_rollback_section_alone(source: str, message: str, line: int) -> None:
+    with pytest.raises(InvalidMigration, match=message) as refused:
+        render(source)
+
+    assert refused.value.location is not None
+    assert refused.value.location.line == line
 
 
 def test_expectations_belong_to_the_query_below() -> None:
