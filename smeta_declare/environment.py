@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.diagnostics import Location
-from smeta_declare.rendered import Value
+from smeta_declare.rendered import Secret, Value
 from smeta_declare.validation import Expectation
 
 
@@ -81,6 +81,16 @@ class Check:
     location: Location | None = None
 
 
+def _as_json(value: Value) -> Any:
+    match value:
+        case Secret(name=name):
+            return {"secret": name}
+        case tuple():
+            return [_as_json(item) for item in value]
+        case _:
+            return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """Everything a plan needs to know about where it will run."""
@@ -103,6 +113,21 @@ class Environment:
     backups_directory: str  # relative to the manifest
     migrations: tuple[MigrationEntry, ...]
     checks: tuple[Check, ...]
+
+    def settings(self) -> dict[str, Any]:
+        """What the manifest says for this environment and a plan depends on, as JSON values.
+
+        Without the addresses: another name of the same server changes nothing. Secrets are named only.
+        """
+        return {
+            "protected": self.protected,
+            "order": self.order,
+            "timeouts": asdict(self.timeouts),
+            "locks": {**asdict(self.locks), "terminate_blockers": list(self.locks.terminate_blockers)},
+            "backup": asdict(self.backup) if self.backup else None,
+            "variables": {name: _as_json(value) for name, value in self.variables},
+            "checks": [{"name": c.name, "sql": c.sql, "expect": str(c.expect)} for c in self.checks],
+        }
 
     def template_variables(self) -> dict[str, Value]:
         """What templates may use: the variables, and `environment`, its name."""

@@ -132,6 +132,21 @@ def qualified(relation: Node) -> str:
     return ".".join(quoted(part) for part in (relation.get("schemaname"), relation["relname"]) if part)
 
 
+def relations(node: Node) -> Iterator[str]:
+    """The relations that a statement names anywhere, also to read them or to refer to them; as written."""
+    waiting: list[Any] = [node]
+    while waiting:
+        match waiting.pop():
+            case dict() as found:
+                if isinstance(found.get("relname"), str):
+                    yield qualified(found)
+                waiting += found.values()
+            case list() as found:
+                waiting += found
+            case _:
+                pass
+
+
 def index_removed(node: Node) -> str:
     """The index that DROP INDEX CONCURRENTLY removes, as written; it takes one only."""
     (dropped,) = each(node.get("objects"), "List")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -55,6 +55,12 @@ class PlannedStatement:
     def objects(self) -> tuple[str, ...]:
         """What it creates, alters, drops or writes, as written."""
         return parsetree.objects(*tree(self.text)[0])
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Everything that it names, also what it only reads or refers to."""
+        kind, node = tree(self.text)[0]
+        return frozenset((*parsetree.objects(kind, node), *parsetree.relations(node)))
 
     @property
     def location(self) -> Location:
@@ -196,6 +202,9 @@ class PlannedMigration:
     out_of_order: bool = False
     resumes_at: int = 0  # steps that an earlier run has already committed
     steps: int = 1
+    rollback: tuple[str, ...] | None = (
+        None  # the statements that will undo it; None where there is no section
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +216,22 @@ class Plan:
     direction: Direction
     target: Mapping[str, str | int | None]
     history: HistoryPlace
-    base: str  # digest of the history that the plan starts from
+    base: Mapping[
+        str, str | int | None
+    ]  # the history that the plan starts from: its digest, and what it ends with
+    settings: Mapping[str, Any]  # what the manifest says for this environment, addresses left out
     role: str | None
     transaction: Literal["all", "each"]
     migrations: tuple[PlannedMigration, ...]
     steps: tuple[Step, ...]
     request: str = "apply"  # what was asked for, as the command says it
     continues: str | None = None  # the open run whose target this plan keeps
+    backup: bool = True  # whether the backup that the policies ask for is taken
+    objects: Mapping[str, Mapping[str, str] | None] | None = (
+        None  # what the statements name, and its dependents
+    )
+    saved: str | None = None  # the id of the file that it was made again from
+    catalog: str | None = None  # digest of the whole schema; told, and no part of the decision
     address: str = ""  # where the target was reached; told, and no part of the decision
     findings: tuple[Diagnostic, ...] = ()
 
@@ -225,38 +243,85 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """SHA-256 of the decision in canonical form: the same inputs give the same id on any machine."""
-        canonical = json.dumps(self.decision(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return canonical_digest(self.decision)
 
+    @cached_property
     def decision(self) -> dict[str, Any]:
         """Everything that decides what runs, as JSON values."""
-        return self._as_dict(places=False)
-
-    def _as_dict(self, *, places: bool) -> dict[str, Any]:
         return {
-            "format": FORMAT,
             "project": self.project,
             "environment": self.environment,
             "direction": self.direction,
+            "request": self.request,
+            "backup": self.backup,
+            "continues": self.continues,
             "target": dict(self.target),
             "history": {"table": str(self.history), "journal": self.history.journal_schema},
             "base": self.base,
-            "request": self.request,
-            "continues": self.continues,
+            "objects": self.objects,
             "role": self.role,
             "transaction": self.transaction,
+            "settings": self.settings,
             "migrations": [_migration(m) for m in self.migrations],
-            "steps": [_step(s, places=places) for s in self.steps],
+            "steps": [_step(s) for s in self.steps],
         }
 
-    def as_dict(self) -> dict[str, Any]:
-        """The whole plan in the published form: the decision, its id, where each statement stands, what was noticed."""
-        return {
-            **self._as_dict(places=True),
-            "id": self.id,
+    def document(self) -> dict[str, Any]:
+        """The published form: the decision and its id, and apart from it the facts, which decide nothing."""
+        facts = {
             "address": self.address,
+            "catalog": self.catalog,
+            # where each statement of the decision stands, in its order
+            "places": [[at.file, at.line, at.column] for at in _places(self.steps)],
             "findings": [f.as_dict() for f in self.findings],
         }
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "facts_id": canonical_digest(facts),
+            "decision": self.decision,
+            "facts": facts,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every object that a statement names, as written."""
+        return tuple(sorted({name for s in _statements(self.steps) for name in s.names}))
+
+
+def canonical_digest(value: object) -> str:
+    """SHA-256 of a JSON value in canonical form."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _works(step: Step) -> tuple[Work, ...]:
+    match step:
+        case BackupStep():
+            return ()
+        case TransactionStep():
+            return step.works
+        case AutocommitStep() | BackfillStep():
+            return (step.work,)
+
+
+def _statements(steps: Iterable[Step]) -> Iterator[PlannedStatement]:
+    """Every statement and question in the order of the decision."""
+    for step in steps:
+        for work in _works(step):
+            yield from work.statements
+            yield from (question.statement for question in work.validations)
+        if isinstance(step, TransactionStep):
+            yield from (question.statement for question in step.checks)
+
+
+def _places(steps: Iterable[Step]) -> Iterator[Location]:
+    for step in steps:
+        for work in _works(step):
+            yield from (statement.location for statement in work.statements)
+            yield from (question.location for question in work.validations)
+        if isinstance(step, TransactionStep):
+            yield from (question.location for question in step.checks)
 
 
 def _migration(m: PlannedMigration) -> dict[str, Any]:
@@ -269,10 +334,11 @@ def _migration(m: PlannedMigration) -> dict[str, Any]:
         "out_of_order": m.out_of_order,
         "resumes_at": m.resumes_at,
         "steps": m.steps,
+        "rollback": None if m.rollback is None else list(m.rollback),
     }
 
 
-def _step(step: Step, *, places: bool) -> dict[str, Any]:
+def _step(step: Step) -> dict[str, Any]:
     match step:
         case BackupStep():
             policy = step.policy
@@ -290,14 +356,14 @@ def _step(step: Step, *, places: bool) -> dict[str, Any]:
             return {
                 "id": step.id,
                 "kind": "transaction",
-                "works": [_work(w, places=places) for w in step.works],
-                "checks": [_question(q, places=places) for q in step.checks],
+                "works": [_work(w) for w in step.works],
+                "checks": [_question(q) for q in step.checks],
             }
         case AutocommitStep():
             return {
                 "id": step.id,
                 "kind": "autocommit",
-                "work": _work(step.work, places=places),
+                "works": [_work(step.work)],
                 "reason": step.reason,
                 "effect": as_dict(step.statement.effect) if step.statement.effect else None,
             }
@@ -306,7 +372,7 @@ def _step(step: Step, *, places: bool) -> dict[str, Any]:
             return {
                 "id": step.id,
                 "kind": "backfill",
-                "work": _work(step.work, places=places),
+                "works": [_work(step.work)],
                 "table": batch.relation,
                 "key": options.key,
                 "size": options.size,
@@ -317,7 +383,7 @@ def _step(step: Step, *, places: bool) -> dict[str, Any]:
             }
 
 
-def _work(work: Work, *, places: bool) -> dict[str, Any]:
+def _work(work: Work) -> dict[str, Any]:
     return {
         "version": work.version,
         "direction": work.direction,
@@ -328,34 +394,26 @@ def _work(work: Work, *, places: bool) -> dict[str, Any]:
             "statement_ms": work.timeouts.statement_ms,
             "concurrent_ms": work.timeouts.concurrent_ms,
         },
-        "statements": [_statement(s, places=places) for s in work.statements],
-        "validations": [_question(q, places=places) for q in work.validations],
+        "statements": [_statement(s) for s in work.statements],
+        "validations": [_question(q) for q in work.validations],
         "records": work.record.version if work.record else None,
-        "checksum": work.record.checksum if work.record else None,
-        "rollback_sql": work.record.rollback_sql if work.record else None,
         "forgets": work.forget,
     }
 
 
-def _question(question: Question, *, places: bool) -> dict[str, Any]:
+def _question(question: Question) -> dict[str, Any]:
     return {
         "name": question.name,
-        "statement": _statement(question.statement, places=places),
+        "statement": _statement(question.statement),
         "expect": str(question.expect),
     }
 
 
-def _statement(statement: PlannedStatement, *, places: bool) -> dict[str, Any]:
-    """A comment above a statement moves it and decides nothing: its place is told only."""
-    told: dict[str, Any] = {}
-    if places:
-        at = statement.location
-        told = {"summary": statement.summary, "file": at.file, "line": at.line, "column": at.column}
+def _statement(statement: PlannedStatement) -> dict[str, Any]:
     return {
         "text": statement.text,
         "kind": statement.kind,
-        **told,
-        **({"resume": statement.resume} if statement.resume else {}),
+        "resume": statement.resume,
         "secrets": [
             {"start": s.start, "end": s.end, "name": s.name, "form": s.form} for s in statement.secrets
         ],

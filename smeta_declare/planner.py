@@ -99,11 +99,23 @@ def plan_apply(
                 out_of_order=out_of_order,
                 resumes_at=len(partial.done) if partial else 0,
                 steps=len(works),
+                rollback=tuple(s.text for s in migration.rollback.statements) if migration.rollback else None,
             )
         )
     policy = _policy(environment, [entry for entry, _ in pending]) if pending and backup else None
     steps = builder.steps(checks)
-    return _plan(environment, history, target, "forward", planned, steps, policy, noticed=noticed)
+    return _plan(
+        environment,
+        history,
+        target,
+        "forward",
+        planned,
+        steps,
+        policy,
+        request=f"apply --to {to}" if to else "apply",
+        backup=backup,
+        noticed=noticed,
+    )
 
 
 def plan_rollback(
@@ -180,6 +192,7 @@ def plan_rollback(
         builder.steps(()),
         policy,
         request=request,
+        backup=backup,
         continues=continues,
     )
 
@@ -330,13 +343,14 @@ def _plan(
     steps: Sequence[Step],
     policy: BackupPolicy | None,
     *,
-    request: str = "apply",
+    request: str,
+    backup: bool,
     continues: str | None = None,
     noticed: Iterable[Diagnostic] = (),
 ) -> Plan:
-    backup: list[Step] = []
+    backups: list[Step] = []
     if policy:
-        backup = [BackupStep(id="backup", policy=policy, label=planned[0].version)]
+        backups = [BackupStep(id="backup", policy=policy, label=planned[0].version)]
     return Plan(
         environment=environment.name,
         project=environment.project,
@@ -344,16 +358,22 @@ def _plan(
         target={
             "system_identifier": target.system_identifier,
             "database": target.database,
-            "user": target.user,
+            "user": None if environment.role else target.user,  # who works is the role
             "server_major": target.major,
             "history_id": history.id,
         },
         history=environment.history,
-        base=history.digest(),
+        base={
+            "digest": history.digest(),
+            "applied": len(history.applied),
+            "last": history.applied[-1].version if history.applied else None,
+        },
+        settings=environment.settings(),
+        backup=backup,
         role=environment.role,
         transaction=environment.transaction,
         migrations=tuple(planned),
-        steps=(*backup, *steps),
+        steps=(*backups, *steps),
         request=request,
         continues=continues,
         address=target.address,

@@ -93,6 +93,8 @@ class OpenRun:
     versions: tuple[str, ...]
     started_at: datetime
     started_by: str
+    plan: str = ""  # the id of its plan
+    saved: bool = False  # whether that was a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

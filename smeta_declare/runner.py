@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
 from smeta_declare.monitor import Blocker
 from smeta_declare.plan import BackupStep, Plan, Question
-from smeta_declare.planner import check_question, kept_slots, plan_apply, plan_rollback
+from smeta_declare.planner import RunOpen, check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
@@ -26,7 +26,8 @@ from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import questions, section_of
-from smeta_declare.run import AppliedMigration, History, Target, ways_text
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
+from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 
@@ -94,6 +95,52 @@ class Runner(Reader):
         )
         return plan, history
 
+    def bound(self, journal: Journal, plan: Plan) -> Plan:
+        """The plan with the digests of the objects that its statements name: what it may be saved with."""
+        names = plan.names
+        catalog = journal.catalog(names)
+        return replace(plan, objects=catalog.touched(names), catalog=catalog.digest)
+
+    def plan_again(self, journal: Journal, saved: SavedPlan) -> tuple[Plan, History]:
+        """What a saved plan would be now; refused where that is another one, or where it has been applied."""
+        _, history = journal.state()
+        if history.id is not None and (used := journal.used(saved.id)):
+            raise PlanUsed(f"the plan was applied at {used}", hint="a plan is good for once: make a new one")
+        mine = any(run.plan == saved.id for run in history.open_runs)
+        if history.open_runs and not mine:
+            raise self._run_open(history.open_runs[0])
+        to, backup = saved.to, bool(saved.decision["backup"])
+        if saved.forward:
+            plan, history = self.plan_forward(journal, to=to, backup=backup)
+        else:
+            plan, history = self.plan_back(journal, count=saved.count, to=to, backup=backup)
+        if mine:
+            refuse_other_rest(saved, plan)
+        else:
+            plan = self.bound(journal, plan)
+            refuse_difference(saved, plan)
+        return replace(plan, saved=saved.id), history
+
+    def _refuse_saved_run(self, history: History) -> None:
+        """The run of a saved plan is finished by that plan, so that nothing else runs than what was reviewed."""
+        for run in history.open_runs:
+            if run.saved:
+                raise self._run_open(run)
+
+    def _run_open(self, run: OpenRun) -> RunOpen:
+        name = self.environment.name
+        what = f"of plan {run.plan[:12]}" if run.saved else f"of `smeta {run.request}`"
+        again = (
+            f"smeta apply {'FILE' if run.saved else f'--env {name}'}"
+            if run.direction == "forward" or run.saved
+            else f"smeta {run.request} --env {name}"
+        )
+        return RunOpen(
+            f"the run {run.id} {what} is not finished",
+            hint=f"finish it: `{again}`, or end it: `smeta apply --env {name} --abandon {run.id}`",
+            changed="nothing was run now",
+        )
+
     def _has_rollback_section(self, version: str) -> bool:
         """Whether a migration's file says today how to undo it."""
         entry = next((e for e in self.environment.migrations if e.version == version), None)
@@ -124,7 +171,19 @@ class Runner(Reader):
         agreed: Callable[[Plan], None] = lambda _plan: None,
     ) -> tuple[Plan, RunResult | None]:
         """Apply what is pending; None as the result where nothing was."""
-        return self._locked(journal, lambda: self.plan_forward(journal, to=to, backup=backup), agreed)
+
+        def planned() -> tuple[Plan, History]:
+            plan, history = self.plan_forward(journal, to=to, backup=backup)
+            self._refuse_saved_run(history)
+            return plan, history
+
+        return self._locked(journal, planned, agreed)
+
+    def apply_saved(
+        self, journal: Journal, saved: SavedPlan, *, agreed: Callable[[Plan], None] = lambda _plan: None
+    ) -> tuple[Plan, RunResult | None]:
+        """Run a saved plan, forward or back, or refuse it; nothing has run then."""
+        return self._locked(journal, lambda: self.plan_again(journal, saved), agreed)
 
     def roll_back(
         self,
@@ -136,9 +195,13 @@ class Runner(Reader):
         agreed: Callable[[Plan], None] = lambda _plan: None,
     ) -> tuple[Plan, RunResult | None]:
         """Undo the last `count` migrations, or all after `to`."""
-        return self._locked(
-            journal, lambda: self.plan_back(journal, count=count, to=to, backup=backup), agreed
-        )
+
+        def planned() -> tuple[Plan, History]:
+            plan, history = self.plan_back(journal, count=count, to=to, backup=backup)
+            self._refuse_saved_run(history)
+            return plan, history
+
+        return self._locked(journal, planned, agreed)
 
     def abandon(self, journal: Journal, run: str) -> History:
         """End a run that stopped half-way without finishing it; what its statements left half done is taken away.

@@ -25,6 +25,7 @@ COMMANDS = {
     "config": ("config", "Show the effective settings of an environment."),
     "render": ("render", "Show or write the SQL of an environment; no database is asked."),
     "plan": ("plan", "Show what apply would do."),
+    "show": ("show", "Show a saved plan; no database is asked."),
     "apply": ("apply", "Apply every pending migration."),
     "rollback": ("rollback", "Undo migrations, the last applied one first."),
     "status": ("status", "Show what is applied and what is pending."),

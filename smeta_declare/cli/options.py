@@ -14,6 +14,13 @@ environment = click.option(
     metavar="NAME",
     help="The environment; or SMETA_ENV.",
 )
+environment_or_plan = click.option(
+    "--env",
+    "environment",
+    envvar="SMETA_ENV",
+    metavar="NAME",
+    help="The environment; or SMETA_ENV. A saved plan names its own.",
+)
 format = click.option(
     "--format",
     "output",
@@ -21,6 +28,15 @@ format = click.option(
     default="human",
     show_default=True,
     help="The same facts for people or for programs.",
+)
+
+plan_format = click.option(
+    "--format",
+    "output",
+    type=click.Choice(["human", "json", "markdown", "sql"]),
+    default="human",
+    show_default=True,
+    help="The same plan for people, for programs, for a pull request, or as SQL.",
 )
 
 _DURATION = re.compile(r"(\d{1,9})(ms|s|min|h)")

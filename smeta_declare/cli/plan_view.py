@@ -1,134 +1,153 @@
-"""The plan for people: a summary line, then every step with its statements in the order they run."""
+"""A plan for people, from its published form: a summary line, then every step with its statements in their order."""
 
 from __future__ import annotations
 
-from smeta_declare.batching import Batch
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from smeta_declare.inheritance import duration_text
-from smeta_declare.plan import (
-    AutocommitStep,
-    BackfillStep,
-    BackupStep,
-    Plan,
-    PlannedStatement,
-    Question,
-    Step,
-    TransactionStep,
-    Work,
-)
+from smeta_declare.statement import summarised
+
+Json = Mapping[str, Any]
 
 
-def summary(plan: Plan) -> str:
+def summary(decision: Json, address: str) -> str:
     """One line: how many go which way, in how many transactions."""
-    if plan.empty:
-        return f"{plan.environment}: nothing to do"
-    verb = "apply" if plan.direction == "forward" else "roll back"
-    transactions = sum(isinstance(s, TransactionStep) for s in plan.steps)
-    alone = sum(isinstance(s, AutocommitStep) for s in plan.steps)
-    parts = [f"{len(plan.migrations)} to {verb}", _count(transactions, "transaction")]
-    batched = sum(isinstance(s, BackfillStep) for s in plan.steps)
-    if batched:
-        parts.append(f"{_count(batched, 'statement')} in batches")
-    if alone:
-        parts.append(f"{_count(alone, 'statement')} outside of any")
-    oneway = sum(not m.reversible for m in plan.migrations)
-    if oneway:
+    if not decision["migrations"]:
+        return f"{decision['environment']}: nothing to do"
+    verb = "apply" if decision["direction"] == "forward" else "roll back"
+    kinds = Counter(step["kind"] for step in decision["steps"])
+    parts = [f"{len(decision['migrations'])} to {verb}", counted(kinds["transaction"], "transaction")]
+    if kinds["backfill"]:
+        parts.append(f"{counted(kinds['backfill'], 'statement')} in batches")
+    if kinds["autocommit"]:
+        parts.append(f"{counted(kinds['autocommit'], 'statement')} outside of any")
+    if oneway := sum(not m["reversible"] for m in decision["migrations"]):
         parts.append(f"{oneway} without a way back")
-    return f"{plan.environment}, database {plan.target['database']} at {plan.address}: {', '.join(parts)}"
+    database = decision["target"]["database"]
+    return f"{decision['environment']}, database {database} at {address}: {', '.join(parts)}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 statement`, `2 statements`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def plan_text(plan: Plan) -> str:
-    """The whole plan."""
-    target = plan.target
-    lines = [
-        f"environment  {plan.environment} (project {plan.project})",
-        f"database     {target['database']}, PostgreSQL {target['server_major']}, as {plan.role or target['user']}",
-        f"address      {plan.address}",
-        f"plan         {plan.id[:12]}",
-        "",
-        summary(plan),
-        *(["goes on with the rollback that was interrupted, and no further"] if plan.continues else []),
+def header(document: Json) -> list[tuple[str, str]]:
+    """What a person checks first: where it goes, as whom, and which plan it is."""
+    decision, target = document["decision"], document["decision"]["target"]
+    return [
+        ("environment", f"{decision['environment']} (project {decision['project']})"),
+        (
+            "database",
+            f"{target['database']}, PostgreSQL {target['server_major']}, as {decision['role'] or target['user']}",
+        ),
+        ("address", document["facts"]["address"]),
+        ("plan", document["id"][:12]),
     ]
-    for migration in plan.migrations:
-        notes = [
-            *(["out of order"] if migration.out_of_order else []),
-            *([] if migration.reversible else ["no rollback section"]),
-            *(
-                [f"resumes at step {migration.resumes_at + 1} of {migration.steps}"]
-                if migration.resumes_at
-                else []
-            ),
-        ]
-        sign = "+" if migration.direction == "forward" else "-"
-        lines.append(f"  {sign} {migration.version}" + (f"  [{'; '.join(notes)}]" if notes else ""))
-    for step in plan.steps:
-        lines += ["", *_step(step)]
+
+
+def migration_line(migration: Json) -> str:
+    """A migration with its sign and what to know about it."""
+    notes = [
+        *(["out of order"] if migration["out_of_order"] else []),
+        *([] if migration["reversible"] else ["no rollback section"]),
+        *(
+            [f"resumes at step {migration['resumes_at'] + 1} of {migration['steps']}"]
+            if migration["resumes_at"]
+            else []
+        ),
+    ]
+    sign = "+" if migration["direction"] == "forward" else "-"
+    return f"{sign} {migration['version']}" + (f"  [{'; '.join(notes)}]" if notes else "")
+
+
+def plan_text(document: Json) -> str:
+    """The whole plan."""
+    decision, places = document["decision"], iter(document["facts"]["places"])
+    lines = [
+        *(f"{name:12} {value}" for name, value in header(document)),
+        "",
+        summary(decision, document["facts"]["address"]),
+        *(
+            ["goes on with the rollback that was interrupted, and no further"]
+            if decision["continues"]
+            else []
+        ),
+        *(f"  {migration_line(migration)}" for migration in decision["migrations"]),
+    ]
+    for step in decision["steps"]:
+        lines += ["", *_step(step, places)]
     return "\n".join(lines)
 
 
-def _step(step: Step) -> list[str]:
-    match step:
-        case BackupStep():
+def _step(step: Json, places: Iterator[list[Any]]) -> list[str]:
+    works = [line for work in step.get("works", ()) for line in _work(work, places)]
+    match step["kind"]:
+        case "backup":
+            return [f"── backup: {step['policy']} ({step['scope']}, {step['format']}), before anything runs"]
+        case "transaction":
+            checks = [line for question in step["checks"] for line in _question("check", question, places)]
+            return ["┌─ transaction", *(f"│  {line}" for line in (*works, *checks)), "└─ commit"]
+        case "autocommit":
+            return [f"── on its own: {step['reason']}", *(f"   {line}" for line in works)]
+        case _:
             return [
-                f"── backup: {step.policy.name} ({step.policy.scope}, {step.policy.format}), before anything runs"
-            ]
-        case TransactionStep():
-            lines = ["┌─ transaction"]
-            for work in step.works:
-                lines += [f"│  {line}" for line in _work(work)]
-            lines += [f"│  {line}" for q in step.checks for line in _question("check", q)]
-            return [*lines, "└─ commit"]
-        case AutocommitStep():
-            return [
-                f"── on its own: {step.reason}",
-                *(f"   {line}" for line in _work(step.work)),
-            ]
-        case BackfillStep():
-            return [
-                f"── in batches of {step.batch.options.size:,} rows of {step.batch.relation}, "
-                f"by {step.batch.options.key}: each is a transaction of its own",
-                *(f"   {line}" for line in (*_work(step.work), *_batches(step.batch))),
+                f"── in batches of {step['size']:,} rows of {step['table']}, "
+                f"by {step['key']}: each is a transaction of its own",
+                *(f"   {line}" for line in (*works, *_batches(step))),
             ]
 
 
-def _batches(batch: Batch) -> list[str]:
-    options = batch.options
-    pauses = [f"pause of {duration_text(options.pause_ms)} between two"] if options.pause_ms else []
-    if options.max_lag_ms is not None:
-        pauses.append(f"waits while a standby is more than {duration_text(options.max_lag_ms)} behind")
-    if batch.until:
-        origin = "the statement's own condition" if batch.derived else "given"
-        ends = f"only rows, and again until there is none, where {' '.join(batch.until.split())} ({origin})"
+def _batches(step: Json) -> list[str]:
+    pauses = [f"pause of {duration_text(step['pause_ms'])} between two"] if step["pause_ms"] else []
+    if step["max_lag_ms"] is not None:
+        pauses.append(f"waits while a standby is more than {duration_text(step['max_lag_ms'])} behind")
+    if step["until"]:
+        origin = "the statement's own condition" if step["until_derived"] else "given"
+        ends = f"only rows, and again until there is none, where {' '.join(step['until'].split())} ({origin})"
     else:
         ends = "one pass, up to the highest key at its start; each row once"
     return [f"  · {line}" for line in (ends, *pauses)]
 
 
-def _work(work: Work) -> list[str]:
-    part = f", step {work.position + 1} of {work.steps}" if work.steps > 1 else ""
-    arrow = "forward" if work.direction == "forward" else "back"
-    lines = [f"{work.version} ({arrow}{part})"]
-    if work.forget:
+def _work(work: Json, places: Iterator[list[Any]]) -> list[str]:
+    part = f", step {work['position'] + 1} of {work['steps']}" if work["steps"] > 1 else ""
+    arrow = "forward" if work["direction"] == "forward" else "back"
+    lines = [f"{work['version']} ({arrow}{part})"]
+    if work["forgets"]:
         lines.append("  · leaves the history")
-    for statement in work.statements:
-        lines += _statement(statement)
-    for question in work.validations:
-        lines += _question("validation", question)
-    if work.record:
+    for statement in work["statements"]:
+        lines += _statement(statement, places)
+    for question in work["validations"]:
+        lines += _question("validation", question, places)
+    if work["records"]:
         lines.append("  · enters the history")
     return lines
 
 
-def _statement(statement: PlannedStatement) -> list[str]:
-    place = f"{statement.location.file}:{statement.location.line}"
-    first, *rest = statement.text.splitlines()
-    return [f"  -- {statement.summary}  ({place})", f"  {first}", *(f"  {line}" for line in rest)]
+def _statement(statement: Json, places: Iterator[list[Any]]) -> list[str]:
+    file, line, _ = next(places)
+    words = summarised(statement["text"], statement["kind"])
+    return [f"  -- {words}  ({file}:{line})", *(f"  {line}" for line in statement["text"].splitlines())]
 
 
-def _question(kind: str, question: Question) -> list[str]:
-    text = " ".join(question.statement.text.split())
+def _question(kind: str, question: Json, places: Iterator[list[Any]]) -> list[str]:
+    next(places)
+    text = " ".join(question["statement"]["text"].split())
     shown = text if len(text) <= 100 else text[:99] + "…"
-    return [f"  ? {kind}, expect {question.expect}: {shown}"]
+    return [f"  ? {kind}, expect {question['expect']}: {shown}"]
+
+
+def plan_sql(document: Json) -> str:
+    """The statements as SQL to read: where each transaction begins and ends, secrets as their names."""
+    decision = document["decision"]
+    lines = [f"-- {name}: {value}" for name, value in header(document)]
+    for step in decision["steps"]:
+        statements = [(work["version"], s) for work in step.get("works", ()) for s in work["statements"]]
+        inside = step["kind"] == "transaction"
+        lines += ["", f"-- {step['kind']} {step['id']}", *(["begin;"] if inside else [])]
+        lines += [f"{statement['text']};  -- {version}" for version, statement in statements]
+        lines += ["commit;"] if inside else []
+    return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +11,7 @@ import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
-from smeta_declare.cli.plan_view import plan_text, summary
+from smeta_declare.cli.plan_view import plan_sql, plan_text, summary
 from smeta_declare.cli.views import answer, answer_json, show_findings, talk
 from smeta_declare.environment import Environment
 from smeta_declare.errors import Refused
@@ -112,7 +112,7 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
         if plan.empty:
             return
         if not app.quiet:
-            talk(summary(plan))
+            talk(summary(plan.decision, plan.address))
             show_findings(plan.findings)
         consent(environment, given.confirm, interactive=app.interactive, what=what)
 
@@ -137,13 +137,26 @@ def consent(environment: Environment, given: str | None, *, interactive: bool, w
 
 def show_plan(plan: Plan, output: str, *, dry_run: bool = False) -> None:
     """A plan as the answer of a command."""
-    if output == "json":
-        answer_json(plan.as_dict())
-        return
-    show_findings(plan.findings)
-    answer(plan_text(plan))
-    if dry_run:
+    if output != "json":
+        show_findings(plan.findings)
+    show_document(plan.document(), output)
+    if dry_run and output != "json":
         talk("dry run: nothing was run")
+
+
+def show_document(document: Mapping[str, Any], output: str) -> None:
+    """A plan's published form as the answer of a command."""
+    match output:
+        case "json":
+            answer_json(document, sort=True)
+        case "markdown":
+            from smeta_declare.cli.plan_markdown import plan_markdown
+
+            answer(plan_markdown(document).rstrip("\n"))
+        case "sql":
+            answer(plan_sql(document))
+        case _:
+            answer(plan_text(document))
 
 
 def show_run(plan: Plan, result: RunResult | None, output: str) -> None:

@@ -31,9 +31,9 @@ def answer(text: str) -> None:
     click.echo(_masker(text))
 
 
-def answer_json(document: Any) -> None:
+def answer_json(document: Any, *, sort: bool = False) -> None:
     """An answer as one JSON document: stdout."""
-    click.echo(json.dumps(_masked(document), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(_masked(document), indent=2, ensure_ascii=False, sort_keys=sort))
 
 
 def _masked(document: Any) -> Any:

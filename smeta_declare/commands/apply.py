@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,16 +24,30 @@ from smeta_declare.cli.views import answer
 
 
 @click.command()
-@options.environment
+@click.argument("file", required=False)
+@options.environment_or_plan
 @click.option("--to", metavar="VERSION", help="Up to and including this migration.")
 @click.option(
     "--abandon", metavar="RUN_ID", help="End a run that stopped half-way, without finishing it; then stop."
 )
 @run_options
 @click.pass_obj
-def command(app: App, /, environment: str, to: str | None, abandon: str | None, **given: Any) -> None:
-    """Apply every pending migration: all of them or none, where PostgreSQL can do that."""
+def command(
+    app: App,
+    /,
+    file: str | None,
+    environment: str | None,
+    to: str | None,
+    abandon: str | None,
+    **given: Any,
+) -> None:
+    """Apply every pending migration, or run the saved plan FILE: all of it or nothing, where PostgreSQL can do that."""
     run = RunOptions(**given)
+    if file is not None:
+        _apply_saved(app, Path(file), environment, run, others=to is not None or abandon is not None)
+        return
+    if environment is None:
+        raise click.UsageError("name the environment with --env NAME, or a plan: smeta apply FILE")
     resolved = app.checked(with_locks(app.resolve(environment), run))
     runner = app.runner(resolved)
     with runner.connected() as journal:
@@ -49,5 +64,31 @@ def command(app: App, /, environment: str, to: str | None, abandon: str | None, 
         note_skipped_backup(runner, run)
         plan, result = runner.apply(
             journal, to=to, backup=run.backup, agreed=asked(app, resolved, run, "apply")
+        )
+    show_run(plan, result, run.output)
+
+
+def _apply_saved(app: App, file: Path, environment: str | None, run: RunOptions, *, others: bool) -> None:
+    from smeta_declare.saved import PlanForeign, read
+
+    if others or not run.backup:
+        raise click.UsageError(
+            "a saved plan says itself what it runs and backs up: give no --to, --abandon, --skip-backup"
+        )
+    saved = read(file)
+    if environment is not None and environment != saved.environment:
+        raise PlanForeign(
+            f"{file} was made for environment {saved.environment}, not for {environment}",
+            hint="leave --env out, or make a plan for that environment",
+        )
+    resolved = app.checked(with_locks(app.resolve(saved.environment), run))
+    runner = app.runner(resolved)
+    with runner.connected() as journal:
+        if run.dry_run:
+            show_plan(runner.plan_again(journal, saved)[0], run.output, dry_run=True)
+            return
+        app.log.open()
+        plan, result = runner.apply_saved(
+            journal, saved, agreed=asked(app, resolved, run, "apply" if saved.forward else "roll back")
         )
     show_run(plan, result, run.output)

@@ -1,32 +1,68 @@
-"""`smeta plan`: what apply would do, without doing it."""
+"""`smeta plan`: what apply or rollback would do, without doing it; as a file, for review."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
-from smeta_declare.cli.running import show_plan
+from smeta_declare.cli.running import show_document
+from smeta_declare.cli.views import show_findings, talk
 from smeta_declare.errors import Exit
 from smeta_declare.plan import Plan
 
 
-def make_plan(app: App, name: str, *, to: str | None = None) -> Plan:
+def make_plan(app: App, name: str, *, to: str | None = None, rollback: int | None = None) -> Plan:
     """The plan of an environment, from what its database says now. Creates nothing there."""
     environment = app.checked(app.resolve(name))
     runner = app.runner(environment)
     with runner.connected() as journal:
-        return runner.plan_forward(journal, to=to)[0]
+        if rollback is None:
+            plan, _ = runner.plan_forward(journal, to=to)
+        else:
+            plan, _ = runner.plan_back(journal, count=rollback, to=to)
+        return runner.bound(journal, plan)
 
 
 @click.command()
 @options.environment
-@click.option("--to", metavar="VERSION", help="Up to and including this migration.")
-@click.option("--detailed-exitcode", is_flag=True, help="Leave with 2 where there is something to apply.")
-@options.format
+@click.option("--to", metavar="VERSION", help="Up to and including this migration; back: down to it.")
+@click.option(
+    "--rollback",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    metavar="[N]",
+    help="The way back of the last N migrations (1 where nothing is said).",
+)
+@click.option(
+    "--out", metavar="FILE", help="Write the plan to a file, which `smeta apply FILE` runs as it is."
+)
+@click.option("--detailed-exitcode", is_flag=True, help="Leave with 2 where there is something to do.")
+@options.plan_format
 @click.pass_obj
-def command(app: App, /, environment: str, to: str | None, output: str, *, detailed_exitcode: bool) -> int:
+def command(
+    app: App,
+    /,
+    environment: str,
+    to: str | None,
+    rollback: int | None,
+    out: str | None,
+    output: str,
+    *,
+    detailed_exitcode: bool,
+) -> int:
     """Show what apply would do: every statement, in its transaction. Nothing is changed or created."""
-    plan = make_plan(app, environment, to=to)
-    show_plan(plan, output)
+    plan = make_plan(app, environment, to=to, rollback=rollback)
+    document = plan.document()
+    if output != "json":
+        show_findings(plan.findings)
+    show_document(document, output)
+    if out is not None:
+        from smeta_declare.saved import write
+
+        write(Path(out), plan)
+        talk(f"written to {out}: run it with `smeta apply {out}`")
     return Exit.CHANGES if detailed_exitcode and not plan.empty else Exit.DONE

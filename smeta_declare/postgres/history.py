@@ -15,7 +15,7 @@ from smeta_declare.run import (
     Started,
 )
 
-FORMAT = 2  # of the journal
+FORMAT = 3  # of the journal
 
 
 class ForeignHistory(Refused):
@@ -106,8 +106,10 @@ def history_of(answers: list[Answer]) -> History:
                 versions=tuple(versions),
                 started_at=at,
                 started_by=by,
+                plan=plan,
+                saved=saved,
             )
-            for id, direction, request, versions, at, by in runs
+            for id, direction, request, versions, at, by, plan, saved in runs
         ),
         rollback_texts=kept_texts,
         erased=tuple(

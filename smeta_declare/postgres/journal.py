@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from smeta_declare import __version__
 from smeta_declare.environment import HistoryPlace
 from smeta_declare.errors import Retryable
+from smeta_declare.fingerprint import Catalog, catalog_of
 from smeta_declare.postgres.connection import (
     Answer,
     MissingPrivileges,
@@ -245,6 +246,25 @@ class Journal:
         """Let go of the lock; False where it was not ours any more."""
         return bool(self.session.ask("unlock", None, **self._lock)[0].rows[0][0])
 
+    def catalog(self, names: Sequence[str]) -> Catalog:
+        """The schema in digests, and what these names mean in it, in one round trip."""
+        _, meant, _, digests, edges = (
+            answer.rows
+            for answer in self.session.ask(
+                "fingerprint",
+                None,
+                names=list(names),
+                journal=self.place.journal_schema,
+                table=self.session.compose("name", {"name": (self.place.table_schema, self.place.table)}),
+            )
+        )
+        return catalog_of(meant, digests, edges)
+
+    def used(self, plan: str) -> str | None:
+        """When a saved plan was applied to its end, and by whom; None where it was not."""
+        rows = self.session.ask("plan_used", self._names, plan=plan)[0].rows
+        return f"{rows[0][0]} by {rows[0][1]}" if rows else None
+
     def guard(self, run: str) -> Guard:
         """What must hold before a commit."""
         (row,) = self.session.ask("guard", self._names, run=run, pid=self.session.pid, **self._lock)[0].rows
@@ -267,7 +287,8 @@ class Journal:
             direction=plan.direction,
             request=plan.request,
             versions=[m.version for m in plan.migrations],
-            plan=plan.id,
+            plan=plan.saved or plan.id,
+            saved=plan.saved is not None,
             tool=__version__,
         )
 

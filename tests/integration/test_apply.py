@@ -157,7 +157,7 @@ def test_statements_postgresql_refuses_in_a_transaction_are_steps_of_their_own(
         "drop index concurrently a_id;\ndrop table a, b;",
         "select 1 from pg_index where indexrelid = 'a_id'::regclass and indisvalid;",
     )
-    plan = workspace.smeta("plan", "--env", "test", "--format", "json").json
+    plan = workspace.smeta("plan", "--env", "test", "--format", "json").json["decision"]
     assert [s["kind"] for s in plan["steps"]] == ["transaction", "autocommit", "transaction"]
 
     assert workspace.smeta("apply", "--env", "test").code == 0
@@ -347,7 +347,7 @@ def test_a_rollback_takes_the_backup_its_migration_asks_for(
     workspace.write_manifest()
     assert workspace.smeta("apply", "--env", "test").code == 0
 
-    plan = workspace.smeta("rollback", "--dry-run", "--env", "test", "--format", "json").json
+    plan = workspace.smeta("rollback", "--dry-run", "--env", "test", "--format", "json").json["decision"]
 
     assert plan["steps"][0]["policy"] == "all"
     backups = sorted(p.name for p in (workspace.root / "backups").iterdir())

@@ -186,10 +186,10 @@ def test_the_attack_finds_a_hole(project: Workspace, database: TestDatabase, hol
 
 
 def test_every_concurrent_build_is_a_step_of_its_own(project: Workspace) -> None:
-    plan = json.loads(run(project, "plan", "--format", "json"))
+    plan = json.loads(run(project, "plan", "--format", "json"))["decision"]
 
     alone = [s for s in plan["steps"] if s["kind"] == "autocommit"]
-    texts = [s["work"]["statements"][0]["text"] for s in alone]
+    texts = [s["works"][0]["statements"][0]["text"] for s in alone]
     assert len(texts) == 6
     assert all(re.match(r"create (unique )?index concurrently ", text) for text in texts)
     inside = [
@@ -205,7 +205,7 @@ def test_every_concurrent_build_is_a_step_of_its_own(project: Workspace) -> None
 def test_built_at_once_everything_is_one_transaction(project: Workspace) -> None:
     build_at_once(project)
 
-    plan = json.loads(run(project, "plan", "--format", "json"))
+    plan = json.loads(run(project, "plan", "--format", "json"))["decision"]
 
     assert [s["kind"] for s in plan["steps"]] == ["backup", "transaction"]
 

@@ -282,7 +282,8 @@ def test_a_command_that_is_told_names_its_environment() -> None:
     told = [found for text in _told() for found in spelled.findall(text)]
 
     assert told
-    assert [command for command in told if "--env" not in command] == []
+    saved = re.compile(r"`smeta apply (FILE|…)`")  # a plan names its environment itself
+    assert [command for command in told if "--env" not in command and not saved.fullmatch(command)] == []
 
 
 def _told() -> Iterator[str]:

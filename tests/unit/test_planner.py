@@ -112,7 +112,7 @@ def test_a_batch_stands_between_the_transactions_before_and_after_it() -> None:
     plan = forward(environment("1_a", "4_d"))
 
     assert shape(plan) == ["in 1_a:1, 4_d:1", "batches 4_d", "in 4_d:1"]
-    step = plan.decision()["steps"][1]
+    step = plan.decision["steps"][1]
     assert {k: step[k] for k in ("kind", "table", "key", "size", "until", "until_derived")} == {
         "kind": "backfill",
         "table": "a",

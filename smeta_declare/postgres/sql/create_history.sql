@@ -15,6 +15,7 @@ create table {journal}.run (
     request text not null,
     versions text[] not null,
     plan text not null,
+    saved boolean not null,
     tool text not null,
     started_at timestamptz not null default pg_catalog.clock_timestamp(),
     started_by text not null default session_user,
@@ -75,4 +76,4 @@ create table {table} (
 );
 comment on table {table} is 'Applied migrations, kept by smeta; one row each. Do not edit.';
 comment on schema {journal} is 'The journal of smeta: runs and their steps. Do not edit.';
-insert into {journal}.history (format) values (2);
+insert into {journal}.history (format) values (3);

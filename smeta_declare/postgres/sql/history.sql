@@ -20,7 +20,9 @@ from (select version, direction, round, max(at) as at,
       from {journal}.step
       group by version, direction, round) as round
 order by version, at, round;
-select id::text, direction, request, versions, started_at, started_by
+select id::text, direction, request, versions, started_at, started_by, plan,
+       -- a column of later formats
+       coalesce((pg_catalog.to_jsonb(run)->>'saved')::boolean, false)
 from {journal}.run
 where finished_at is null
 order by started_at;

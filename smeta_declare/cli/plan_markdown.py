@@ -1,0 +1,73 @@
+"""A plan as one comment of a pull request: the same bytes for the same plan, never longer than a comment may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from smeta_declare.cli.plan_view import header, migration_line, plan_text, summary
+
+LONGEST = 65_536  # characters of a comment on GitHub
+_FENCE = "`" * 4
+
+
+def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str:
+    """The plan: what a reviewer looks at first, then every statement, folded; the end is cut where it must be."""
+    decision = document["decision"]
+    name = f"{decision['project']}/{decision['environment']}"
+    head = "\n".join(
+        [
+            f"<!-- smeta-plan {name} -->",  # by which the next comment takes the place of this one
+            f"### smeta plan: {_plain(summary(decision, document['facts']['address']))}",
+            "",
+            "| | |",
+            "|---|---|",
+            *(f"| {title} | {_cell(value)} |" for title, value in header(document)),
+            "",
+            *_findings(document["facts"]["findings"]),
+            *(f"- `{migration_line(m)}`" for m in decision["migrations"]),
+            "",
+        ]
+    )
+    whole = plan_text(document)
+    fence = _fence(whole)
+    opening = f"<details><summary>Every statement, in its transaction</summary>\n\n{fence}sql\n"
+    closing = f"\n{fence}\n\n</details>\n"
+    note = f"\n… cut here: {{}} more lines; `smeta show FILE` shows plan {document['id'][:12]} whole"
+    if len(head) + len(opening) + len(whole) + len(closing) <= longest:
+        return head + opening + whole + closing
+    room = longest - len(head) - len(opening) - len(closing) - len(note) - 8
+    if room < 0:
+        cut = head[: longest - len(note) - 8]
+        return cut + note.format(len(head[len(cut) :].splitlines()) + len(whole.splitlines())) + "\n"
+    kept = whole[:room].rpartition("\n")[0]
+    left = len(whole.splitlines()) - len(kept.splitlines())
+    return head + opening + kept + note.format(left) + closing
+
+
+def _findings(findings: list[dict[str, Any]]) -> Iterator[str]:
+    for finding in findings:
+        yield f"- **{finding['severity']}** `{finding['code']}` {_plain(finding['message'])}"
+    if findings:
+        yield ""
+
+
+def _fence(text: str) -> str:
+    """Longer than any run of backticks inside: then none of them ends the block."""
+    longest = run = 0
+    for character in text:
+        run = run + 1 if character == "`" else 0
+        longest = max(longest, run)
+    return "`" * max(len(_FENCE), longest + 1)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML leave as it is."""
+    text = " ".join(text.split())
+    for mark, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(mark, instead)
+    return "".join("\\" + c if c in "\\`*_[]|#@" else c for c in text)
+
+
+def _cell(text: str) -> str:
+    return _plain(text)
