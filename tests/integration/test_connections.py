@@ -15,8 +15,17 @@ from tests.workspace import Workspace
 
 
 def limit(database: TestDatabase, connections: int) -> None:
-    """As many as ordinary users may have to this database at once."""
-    database.query_as_admin(f'alter database "{database.name}" connection limit {connections}')
+    """As many as ordinary users may have to this database at once; nobody is connected to it when this returns.
+
+    A session counts until its process is gone, some time after its client.
+    """
+    statement = f'alter database "{database.name}" connection limit {connections}'
+    there = "select count(*) from pg_stat_activity where datname = %s"
+    with contextlib.closing(psycopg.connect(database.server.admin, autocommit=True)) as admin:
+        admin.execute(statement.encode())
+        until(
+            lambda: admin.execute(there, [database.name]).fetchone() == (0,), what="the end of all sessions"
+        )
 
 
 def test_without_a_free_connection_nothing_runs(workspace: Workspace, database: TestDatabase) -> None:

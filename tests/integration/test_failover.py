@@ -109,6 +109,60 @@ def test_the_same_command_finishes_on_the_new_primary(
 
 
 @BOTH
+def test_a_backfill_goes_on_where_the_new_primary_has_it(
+    either: Workspace, pair: Pair, database: TestDatabase
+) -> None:
+    """Progress and rows travel together: what was lost is done again, and nothing twice."""
+    database.query("create table items (id int primary key, n int default 0)")
+    database.query("insert into items select i from generate_series(1, 5000) as i")
+    either.migration("1_a", "-- smeta: batch key=id size=50 pause=20ms\nupdate items set n = n + 1;")
+    changed = "select count(*) from items where n = 1"
+    with either.start("apply", "--env", "test") as run:
+        until(lambda: database.query(changed)[0][0] >= 500, what="ten batches")
+        until(lambda: pair.on_standby(changed, database.name) > [(0,)], what="batches on the standby")
+        pair.on_standby("select true from pg_wal_replay_pause()")
+        pair.kill_primary()
+        code, said = ended(run)
+
+    assert code == 5, said
+    assert "1_a/1 up to row" in said
+    pair.promote()
+    ((there,),) = pair.on_standby(changed, database.name)
+    assert isinstance(there, int)
+    assert (0 < there < 5000, there % 50) == (True, 0)
+    again = either.smeta("apply", "--env", "test")
+    assert again.code == 0, again.err
+    assert pair.on_standby("select n, count(*)::int from items group by n", database.name) == [(1, 5000)]
+    assert steps(pair, database) == [("1_a", 0, 0), ("1_a", 1, 0)]
+
+
+@BOTH
+def test_an_index_that_was_being_built_is_built_on_the_new_primary(
+    either: Workspace, pair: Pair, database: TestDatabase
+) -> None:
+    """There it is INVALID, as after a crash, and the journal that came along says whose it is."""
+    database.query("create table items (id int)")
+    either.migration("1_a", "create index concurrently items_id on items (id);")
+    index = "select indisvalid from pg_index where indexrelid = to_regclass('items_id')"
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("select * from items")
+        with either.start("apply", "--env", "test") as run:
+            until(lambda: database.query(index) == [(False,)], what="an index that is being built")
+            pair.until_replayed()
+            pair.kill_primary()
+            code, said = ended(run)
+
+    assert code == 5, said
+    pair.promote()
+    assert pair.on_standby(index, database.name) == [(False,)]
+    again = either.smeta("apply", "--env", "test")
+    assert again.code == 0, again.err
+    assert "invalid index items_id dropped" in again.err
+    assert pair.on_standby(index, database.name) == [(True,)]
+
+
+@BOTH
 @pytest.mark.parametrize("run_known", [True, False], ids=["run-known", "run-unknown"])
 def test_a_commit_that_waited_for_its_standby_is_asked_of_the_new_primary(
     either: Workspace, pair: Pair, database: TestDatabase, *, run_known: bool

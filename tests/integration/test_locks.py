@@ -37,7 +37,8 @@ def reader(
 
 def test_the_blocker_is_named_while_waiting_and_in_the_error(busy: Workspace, database: TestDatabase) -> None:
     with reader(database) as connection:
-        failed = busy.smeta("apply", "--env", "test")
+        # A look takes some milliseconds, and many times as long on a machine that is busy with other things.
+        failed = busy.smeta("apply", "--env", "test", "--lock-timeout", "1s")
 
         assert failed.code == 4
         who = f"pid {connection.info.backend_pid}, user {connection.info.user}, reports, idle in transaction"
