@@ -123,9 +123,9 @@ def _work(work: Work) -> list[str]:
 
 
 def _statement(statement: PlannedStatement) -> list[str]:
-    place = f"{statement.location.file}:{statement.location.line}"
+    at = statement.location
     first, *rest = statement.text.splitlines()
-    return [f"  -- {statement.summary}  ({place})", f"  {first}", *(f"  {line}" for line in rest)]
+    return [f"  -- {statement.summary}  ({at.file}:{at.line})", f"  {first}", *(f"  {line}" for line in rest)]
 
 
 def _question(kind: str, question: Question) -> list[str]:
