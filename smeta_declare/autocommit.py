@@ -12,7 +12,18 @@ from smeta_declare.leftovers import Found, clean, clean_up, look, standing, stay
 from smeta_declare.plan import AutocommitStep, Plan, PlannedStatement
 from smeta_declare.postgres.connection import ServerError
 from smeta_declare.run import History, Started
-from smeta_declare.standalone import BuildsIndex, DetachesPartition, Effect, Reindexes, as_dict, from_dict
+from smeta_declare.standalone import (
+    AddsValue,
+    BuildsIndex,
+    CreatesGlobal,
+    DetachesPartition,
+    DropsGlobal,
+    DropsIndex,
+    Effect,
+    Reindexes,
+    as_dict,
+    from_dict,
+)
 from smeta_declare.working import LockMissed, Working
 
 
@@ -29,6 +40,7 @@ class Alone:
         partial = history.partial_of(step.work.version, step.work.direction)
         self.started: Started | None = partial.started.get(step.work.position) if partial else None
         self._ran = False  # and only its done row is missing
+        self._sent = 0  # statements of ours that ran
 
     def run(self) -> None:
         """Run the statement, or see that it has been run; then the done row is written and committed."""
@@ -39,12 +51,11 @@ class Alone:
         working.check_lock()
         fresh = working.fresh(work.timeouts, alone=True, concurrently=statement.concurrently)
         working.session.send(fresh)
-        ran = 0
         if not self._ran and not self._done_already(fresh):
             working.alone = True
             self._send(statement)
             self._check(statement)
-            ran = 1
+            self._sent = 1
         self._ran = working.alone = True  # committed, and the journal does not say so yet
         with working.guarded(), working.stop.patient():
             working.own_session()
@@ -57,7 +68,7 @@ class Alone:
             working.session.send("commit")
             working.events_kept()
         working.alone = False
-        working.end_work(work, begun, statements=ran)
+        working.end_work(work, begun, statements=self._sent)
 
     def _send(self, statement: PlannedStatement) -> None:
         try:
@@ -80,7 +91,10 @@ class Alone:
 
         What leaves something half done keeps its row: the next run cleans up by it.
         """
-        if self.step.statement.effect is not None:
+        if self._may_be_half_done():
+            return
+        if self.started is None:
+            self.working.alone = False
             return
         try:
             with self.working.stop.patient():
@@ -90,12 +104,25 @@ class Alone:
                     self.working.history_id, work.version, work.direction, work.position, work.round
                 )
             self.started = None
+            # A procedure may have committed parts; of anything else nothing is left.
+            self.working.alone = self.step.statement.resume is not None
         except SmetaError as error:
             if self.step.statement.resume == "done":
                 failed.detail = (
                     *failed.detail,
                     f"the journal could not be told that it failed ({error.message}): the next run takes it for done",
                 )
+
+    def _may_be_half_done(self) -> bool:
+        effect = self.step.statement.effect
+        if effect is None or self.started is None:
+            return False
+        if isinstance(effect, DropsIndex | DropsGlobal):
+            return True  # what is still there may be broken
+        try:
+            return look(self.working.session, effect, self._before) is not Found.NOTHING
+        except SmetaError:
+            return True
 
     def _done_already(self, fresh: str) -> bool:
         """Look at what an earlier try left, take half-done things away, and write the started row."""
@@ -157,11 +184,8 @@ class Alone:
             return
         effect = from_dict(dict(started.kept["effect"]))
         found = look(self.working.session, effect, self._before)
-        if found is Found.DONE and isinstance(effect, BuildsIndex):
-            raise self._refused(
-                f"index {effect.index} was built by this step before it was edited",
-                f"put the statement back as it was, or: drop index concurrently {effect.index}",
-            )
+        if found is Found.DONE:
+            raise self._refused(*_done_before_the_edit(effect))
         if found is Found.HALF:
             self._clean(effect, started)
 
@@ -196,6 +220,28 @@ class Alone:
         return StatementFailed(f"{work.version}: {message}", location=self.step.statement.location, hint=hint)
 
 
+def _done_before_the_edit(effect: Effect) -> tuple[str, str]:
+    """What a step did before its statement was edited, and the way out: it would stay, and nobody would know of it."""
+    back = "put the statement back as it was"
+    match effect:
+        case BuildsIndex():
+            what, undo = f"index {effect.index} was built", f"drop index concurrently {effect.index}"
+        case DropsIndex():
+            what, undo = f"index {effect.index} was dropped", "build it again"
+        case DetachesPartition():
+            what = f"partition {effect.partition} was detached"
+            undo = f"attach it again (alter table {effect.table} attach partition {effect.partition} …)"
+        case AddsValue():
+            return f"value {effect.value} was added to {effect.type} by this step before it was edited", back
+        case CreatesGlobal():
+            what, undo = f"{effect.kind} {effect.name} was created", f"drop {effect.kind} {effect.name}"
+        case DropsGlobal():
+            what, undo = f"{effect.kind} {effect.name} was dropped", "make it again"
+        case Reindexes():  # nothing tells whether it was done, and it does no harm
+            raise ValueError(effect)
+    return f"{what} by this step before it was edited", f"{back}, or undo that: {undo}"
+
+
 def clean_edited(working: Working, plan: Plan, history: History) -> None:
     """Take away what statements left half done that no longer stand alone: the migration was edited since."""
     alone = {(s.work.version, s.work.position) for s in plan.steps if isinstance(s, AutocommitStep)}
@@ -206,8 +252,14 @@ def clean_edited(working: Working, plan: Plan, history: History) -> None:
         for position, started in partial.started.items():
             if (partial.version, position) in alone or "effect" not in started.kept:
                 continue
+            effect = from_dict(dict(started.kept["effect"]))
             with working.guarded():
-                for what in clean_up(working.session, started):
+                working.session.send("reset search_path")
+                if look(working.session, effect, started.kept.get("before", ())) is Found.DONE:
+                    message, hint = _done_before_the_edit(effect)
+                    raise StatementFailed(f"{partial.version}: {message}", hint=hint)
+                under = working.fresh(working.environment.timeouts, alone=True, concurrently=True)
+                for what in clean_up(working.session, started, under=under):
                     working.told(LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what))
                 working.own_session()
                 working.journal.forget_started(

@@ -155,7 +155,7 @@ class Backfill:
         session.send("begin")
         with working.guarded():
             found = journal.begin_backfill(working.history_id, working.run, work)
-            journal.write_started(working.history_id, working.run, work, {"batches": True})
+            journal.write_started(working.history_id, working.run, work, {"batches": found.passed > 0})
         self.at, self._before = found, found.rows
         if found.digest != work.digest and not found.passed:
             now = replace(found, digest=work.digest)  # no batch of the earlier text was committed
@@ -209,6 +209,8 @@ class Backfill:
             return self._end_pass(was, now)
         now = replace(now, lower=bound)
         self._move(was, now)
+        if not was.passed:
+            working.journal.write_started(working.history_id, working.run, self.step.work, {"batches": True})
         session.send("reset search_path; reset datestyle; reset extra_float_digits")
         upper = session.literal(bound)
         sent = Sendable(
@@ -323,6 +325,7 @@ class Backfill:
     def _in_the_way(self) -> str | None:
         self._looked_at = time.monotonic()
         session, limit = self.working.session, self.batch.options.max_lag_ms
+        session.send(self.working.ours)
         if limit is not None:
             lag, hidden = session.ask("replica_lag")[0].rows[0]
             if hidden and not self._told_hidden:

@@ -83,6 +83,14 @@ def examine(reader: Reader, *, clock: Callable[[], float] = time.time) -> Examin
             )
             stack.callback(session.close)
             mode = None
+        if not session.usable:  # nobody is there to be asked; the findings say why
+            return Examination(
+                environment=environment.name,
+                database="",
+                address=f"{session.conninfo} (from {session.conninfo.source})",
+                questions=0,
+                findings=diagnosis.worst_first(findings),
+            )
         work = _Examination(reader=reader, session=session, mode=mode, clock=clock, findings=findings)
         work.run()
         return Examination(

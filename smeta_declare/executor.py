@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smeta_declare.autocommit import Alone, clean_edited
 from smeta_declare.backfill import Backfill
 from smeta_declare.environment import Environment, Timeouts
-from smeta_declare.errors import Refused, Retryable, SmetaError, Stopped
+from smeta_declare.errors import Refused, SmetaError, Stopped
 from smeta_declare.events import (
     CommitSettled,
     Noticed,
@@ -38,7 +38,7 @@ from smeta_declare.plan import (
     TransactionStep,
     Work,
 )
-from smeta_declare.postgres.connection import ConnectionLost, ServerError, privileges_explained
+from smeta_declare.postgres.connection import ConnectionLost, ServerBusy, ServerError, privileges_explained
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import prepare
 from smeta_declare.run import History
@@ -129,7 +129,9 @@ class _Run:
             )
         )
         try:
-            clean_edited(self.working, self.plan, self.history)
+            self.working.retrying(
+                "leftovers", lambda: clean_edited(self.working, self.plan, self.history), hold=False
+            )
             for step in self.plan.steps:
                 self.working.stop.check()
                 self._step(step)
@@ -142,7 +144,11 @@ class _Run:
             raise explained from error
         finished = RunFinished(outcome="done", duration_ms=since(begun))
         self.working.keep(finished)
-        self._close()
+        try:
+            self._close()
+        except SmetaError as error:
+            self.working.told(replace(finished, outcome="stopped", error=str(error)))
+            raise
         self.working.told(finished)
         return RunResult(run=self.working.run, duration_ms=finished.duration_ms)
 
@@ -176,10 +182,11 @@ class _Run:
             ) from error
 
     def _say_done(self) -> None:
-        self.working.own_session()
-        self.working.write_events()
-        self.working.events_kept()
-        self.journal.close_run(self.working.run, "done")
+        with self.working.stop.patient():
+            self.working.own_session()
+            self.working.write_events()
+            self.working.events_kept()
+            self.journal.close_run(self.working.run, "done")
 
     def _step(self, step: Step) -> None:
         match step:
@@ -237,9 +244,12 @@ class _Run:
         self._next(self.plan_timeouts, "set constraints all immediate")
         for question in step.checks:
             working.ask(question)
-        session.send(working.ours)
+        with working.guarded():
+            session.send(working.ours)
         self._check_ours(transaction, step)
-        working.write_events()
+        with working.guarded():
+            self._check_owner()
+            working.write_events()
         working.stop.check()
         self._commit(step)
         working.events_kept()
@@ -307,9 +317,9 @@ class _Run:
                 expected[work.version] = work.record.checksum
         try:
             found = self.working.guard()
+        except ServerBusy as error:
+            raise self.working.failure(error, None) from error
         except ServerError as error:
-            if self._meant(error) is not error:
-                raise
             raise HistoryTouched(
                 f"the history or the journal cannot be read any more: {error.message}",
                 hint="a statement of this step dropped or changed them; they are smeta's own",
@@ -328,7 +338,6 @@ class _Run:
                 f"the rows of {self.working.environment.history} or of the journal are not what this step leaves",
                 hint="no statement, trigger or rule may write to them; look for one that does",
             )
-        self._check_owner()
         self.rows, self.steps_done = expected, found.done
 
     def _check_owner(self) -> None:
@@ -368,6 +377,12 @@ class _Run:
         )
         if outcome is Settled.OPEN:
             return False
+        if outcome is Settled.TAKEN:
+            raise StateChanged(
+                f"the connection broke while step {step.id} was being committed, it was not, and another run has "
+                "done it since",
+                hint="run the same command again",
+            )
         working.told(CommitSettled(step=step.id, committed=outcome is Settled.COMMITTED))
         if outcome is Settled.UNDONE:
             raise ConnectionLost(
@@ -394,7 +409,8 @@ class _Run:
 
     def _failed(self, error: BaseException, begun: float) -> None:
         """Roll back and say so in the journal, as far as the connection still answers."""
-        outcome = "stopped" if self._halfway else "failed"
+        stopped = self._halfway or isinstance(error, CommitUnknown)
+        outcome = "stopped" if stopped else "failed"
         code = error.code if isinstance(error, SmetaError) else type(error).__name__
         session = self.working.session
         finished = RunFinished(outcome=outcome, duration_ms=since(begun), error=f"{code}: {error}")
@@ -407,7 +423,7 @@ class _Run:
             self.working.own_session()
             self.working.write_events()
             self.working.events_kept()
-            if self._halfway or isinstance(error, CommitUnknown):
+            if stopped:
                 self.journal.stop_run(self.working.run)
             else:
                 self.journal.close_run(self.working.run, outcome)
@@ -415,7 +431,7 @@ class _Run:
     def _explained(self, error: BaseException) -> BaseException:
         """Say what became of the database."""
         if isinstance(error, KeyboardInterrupt):
-            error = Retryable("interrupted", hint="run the same command again")
+            error = Stopped("interrupted", hint="run the same command again")
         if not isinstance(error, SmetaError) or error.changed:
             return error
         if not self._halfway:

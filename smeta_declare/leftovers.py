@@ -113,13 +113,12 @@ def clean(session: Session, effect: Effect, before: Iterable[int] = ()) -> Itera
             return
 
 
-def clean_up(session: Session, started: Started) -> Iterator[str]:
-    """Take away what a statement of an abandoned run left half done."""
+def clean_up(session: Session, started: Started, *, under: str) -> Iterator[str]:
+    """Take away what a statement left half done that will not run again; `under` are settings for statements alone."""
     if "effect" not in started.kept:
         return
     effect, before = from_dict(dict(started.kept["effect"])), started.kept.get("before", ())
-    # Names are resolved as the statement did; nobody queues behind the statements that clean.
-    session.send("reset search_path; set lock_timeout = 0; set statement_timeout = 0")
+    session.send("reset search_path;" + under)  # names are resolved as the statement did
     if look(session, effect, before) is Found.HALF:
         yield from clean(session, effect, before)
     yield from staying(session, effect, before)

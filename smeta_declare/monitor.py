@@ -18,6 +18,7 @@ _FIRST = 0.05  # seconds after which a step is looked at for the first time; sho
 _QUICK = 0.05  # seconds between two looks while somebody waits or a lock is held
 _SLOW = 0.5
 _SHARE = 20  # times as long as a look takes passes before the next: thousands of locks take long to read
+_BEFORE_TIMEOUT = 0.6  # of the lock time-out
 _TELL = 1.0  # seconds between two words on the progress of a build
 
 
@@ -174,7 +175,9 @@ class Monitor:
             self._progressed(watch, progress)
         young = time.monotonic() - watch.begun < 2
         pause = _QUICK if watch.waiting or watch.seen or young else _SLOW
-        return max(pause, _SHARE * (time.monotonic() - begun))
+        # A blocker must be seen before the lock time-out ends the wait for it.
+        longest = _BEFORE_TIMEOUT * self._locks.timeout_ms / 1000
+        return max(pause, min(_SHARE * (time.monotonic() - begun), longest))
 
     def _blocked(self, watch: Watch, blockers: tuple[Blocker, ...]) -> None:
         watch.blockers = blockers

@@ -74,7 +74,7 @@ class PartialMigration:
     @property
     def changed_something(self) -> bool:
         """Whether anything of it is committed: a step, or batches of one."""
-        return bool(self.done) or any("batches" in s.kept for s in self.started.values())
+        return bool(self.done) or any(s.kept.get("batches") for s in self.started.values())
 
 
 def ways_text(ways: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from smeta_declare.monitor import Blocker
 from smeta_declare.plan import BackupStep, Plan, Question
 from smeta_declare.planner import RunOpen, check_question, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
-from smeta_declare.postgres.connection import ServerError, Session
+from smeta_declare.postgres.connection import ServerError, Session, settings
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
@@ -221,11 +221,19 @@ class Runner(Reader):
                 )
             journal.refuse_living(self.environment.locks.runner_wait_ms, pause=stop.sleep)
             journal.upgrade()
+            cleaning = settings(
+                journal.session,
+                self.environment.timeouts,
+                self.environment.locks,
+                alone=True,
+                concurrently=True,
+                role=self.environment.role,
+            )
             cleaned = [
                 LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what)
                 for partial in history.partial
                 for position, started in partial.started.items()
-                for what in clean_up(journal.session, started)
+                for what in clean_up(journal.session, started, under=cleaning)
             ]
             prepare(journal.session, self.environment)
             for event in cleaned:
@@ -234,8 +242,7 @@ class Runner(Reader):
             journal.close_run(run, "abandoned")
             return journal.state()[1]
         finally:
-            if journal.session.usable:
-                journal.unlock()
+            journal.unlock()
 
     def _locked(
         self,
@@ -300,7 +307,7 @@ class Runner(Reader):
             )
             return plan, result
         finally:
-            if journal.session.usable and not journal.session.in_transaction:
+            if not journal.session.in_transaction:
                 with suppress(SmetaError):  # the connection is closed next, and the lock goes with it
                     journal.unlock()
 

@@ -27,6 +27,7 @@ class Settled(StrEnum):
 
     COMMITTED = "committed"
     UNDONE = "undone"
+    TAKEN = "taken"  # ours never was, and another run has done the step since
     OPEN = "open"  # the old server process still lives, or no server answers
 
 
@@ -48,6 +49,8 @@ def settle(
         if outcome is Settled.COMMITTED or outcome is Settled.UNDONE:
             return outcome
         session.close()
+        if outcome is Settled.TAKEN:
+            return outcome
         time.sleep(_PAUSE)
     return Settled.OPEN
 
@@ -74,6 +77,8 @@ def _ask(
     session.run("begin")
     try:
         written: object = moved.write_steps(history, run, works)
+        if not written and not moved.wrote_steps(history, run, works):
+            return Settled.TAKEN
     except ServerError as error:
         if error.sqlstate != _NO_RUN:
             raise
@@ -82,5 +87,5 @@ def _ask(
         if session.usable:
             session.run("rollback")
     journal.session.close()
-    journal.session = session
+    journal.session, journal.locked = session, True
     return Settled.UNDONE if written else Settled.COMMITTED

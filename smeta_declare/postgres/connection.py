@@ -220,7 +220,9 @@ class Session:
                     _check(result)
                     results.append(result)
         except psycopg.Error as error:
-            raise translated(error, self._connection) from error
+            meant = translated(error, self._connection)
+            self.close()  # the rest of the answer is still to come
+            raise meant from error
 
     @property
     def server_version_num(self) -> int:
@@ -363,7 +365,10 @@ class Session:
 
         `known`: what is known of a pooler holds for it too.
         """
-        name = self._connection.info.get_parameters().get("application_name", "")
+        try:
+            name = self._connection.info.get_parameters().get("application_name", "")
+        except psycopg.Error as error:
+            raise translated(error, self._connection) from error
         other = connect(self.conninfo, self._timeouts, application_name=f"{name} {purpose}".strip()[:63])
         if not purpose and self._noticed:  # it takes this one's place
             other.on_notice(self._noticed)

@@ -61,6 +61,7 @@ class Journal:
 
     def __init__(self, session: Session, place: HistoryPlace) -> None:
         self.session = session
+        self.locked = False  # whether the runner's lock is with the session
         self.place = place
         self._names: dict[str, Any] = {
             "journal": place.journal_schema,
@@ -76,7 +77,7 @@ class Journal:
         """Go on over another connection to the same address; the lock was lost with the one before."""
         session = self.session.beside("")
         self.session.close()
-        self.session = session
+        self.session, self.locked = session, False
 
     def over(self, session: Session) -> Journal:
         """The same journal through another session."""
@@ -98,7 +99,8 @@ class Journal:
                 error.detail = (*error.detail, *self._holders())
             if error.sqlstate not in _ABSENT and error.sqlstate != "42703":
                 raise
-            self.refuse_foreign()
+            if self.refuse_foreign():
+                raise self._damaged(error.message) from error
             return self._target(self.session.ask("target")[0]), History()
         history = history_of(answers[1:])
         if history.unjournaled:
@@ -129,8 +131,8 @@ class Journal:
             address=f"{self.session.conninfo} (from {self.session.conninfo.source})",
         )
 
-    def refuse_foreign(self) -> None:
-        """Refuse tables of our names that are not ours, or of which only a part is there."""
+    def refuse_foreign(self) -> bool:
+        """Refuse tables of our names that are not ours, or of which only a part is there; True where all are."""
         names = {
             "table": self.session.compose("name", {"name": (self.place.table_schema, self.place.table)}),
             "journal": self.session.compose("name", {"name": (self.place.journal_schema, "history")}),
@@ -153,6 +155,7 @@ class Journal:
             )
         if missing_parts := [name for name in _TABLES if (name not in parts) == journal]:
             raise self._damaged(f"table {missing_parts[0]} is {'missing' if journal else 'there alone'}")
+        return bool(journal)
 
     def _damaged(self, how: str) -> ForeignHistory:
         return ForeignHistory(
@@ -217,6 +220,7 @@ class Journal:
                 )
             told(holder, waited)
             pause(min(0.25, max(0.01, (wait_ms - waited) / 1000)) * random.uniform(0.8, 1.2))
+        self.locked = True
 
     def lock_holder(self) -> str | None:
         """Who holds the runner's lock, as far as our role may see; None where nobody does."""
@@ -242,9 +246,11 @@ class Journal:
         """The two keys of the runner's advisory lock, as pg_locks shows them."""
         return self._lock
 
-    def unlock(self) -> bool:
-        """Let go of the lock; False where it was not ours any more."""
-        return bool(self.session.ask("unlock", None, **self._lock)[0].rows[0][0])
+    def unlock(self) -> None:
+        """Let go of the lock, where the session has it."""
+        if self.locked and self.session.usable:
+            self.locked = False
+            self.session.ask("unlock", None, **self._lock)
 
     def catalog(self, names: Sequence[str]) -> Catalog:
         """The schema in digests, and what these names mean in it, in one round trip."""
@@ -277,9 +283,11 @@ class Journal:
                 return
 
     def open_run(self, run: str, plan: Plan) -> None:
-        """Open the run; the ones before it that are still open end here: this one goes on from there."""
-        self.close_dead_runs(run)
-        self.session.ask(
+        """Open the run; the ones before it that are still open end here: this one goes on from there.
+
+        In one transaction: a request that is not known any more would be taken for a new one.
+        """
+        opening = self.session.compose(
             "open_run",
             self._names,
             run=run,
@@ -291,6 +299,7 @@ class Journal:
             saved=plan.saved is not None,
             tool=__version__,
         )
+        self.session.run(self.session.compose("close_dead_runs", self._names, run=run) + opening)
 
     def close_dead_runs(self, run: str) -> None:
         """Close every open run but this one. To be called under the lock: nobody works on them."""
@@ -358,6 +367,12 @@ class Journal:
         }
         written = self.session.ask("steps", self._names, **values)[0].rows
         return {(version, position) for version, position in written}
+
+    def wrote_steps(self, history: str, run: str, works: Sequence[Work]) -> bool:
+        """Whether all of these steps were done by this run."""
+        rows = json.dumps([{**_place(history, work)} for work in works])
+        ((ours,),) = self.session.ask("wrote_steps", self._names, history=history, run=run, rows=rows)[0].rows
+        return int(ours) == len(works)
 
     def begin_backfill(self, history: str, run: str, work: Work) -> Progress:
         """The row of a backfill, made where there is none, and locked for this transaction."""

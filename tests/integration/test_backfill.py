@@ -337,6 +337,8 @@ def test_a_first_batch_that_fails_may_be_corrected(workspace: Workspace, databas
     failed = apply(workspace)
     assert failed.code == 1
     assert "everything was rolled back" in failed.err
+    assert apply(workspace).code == 1
+    assert workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"] == []
     path.write_text(path.read_text().replace("1 / 0", "1"))
 
     done = apply(workspace)

@@ -104,7 +104,7 @@ def test_the_same_command_finishes_on_the_new_primary(
         "select array_agg(version order by id) = '{1_a,2_b,3_c}' from schema_migrations", database.name
     ) == [(True,)]
     assert steps(pair, database) == [("1_a", 0, 0), ("2_b", 0, 0), ("3_c", 0, 0)]
-    open_runs = "select count(*) from smeta.run where outcome is null"
+    open_runs = "select count(*) from smeta.run where finished_at is null"
     assert pair.on_standby(open_runs, database.name) == [(0,)]
 
 

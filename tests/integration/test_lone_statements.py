@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from smeta_declare.postgres.history import FORMAT
 from tests.servers import TestDatabase
 from tests.waiting import until, until_running
 from tests.workspace import Workspace
@@ -221,6 +222,56 @@ def test_what_a_statement_left_is_taken_away_where_it_does_not_stand_alone_any_m
     assert invalid(database) == []
 
 
+@pytest.mark.parametrize(
+    "statement", ["vacuum nope", "drop index concurrently nope", "alter type nope add value 'a'"]
+)
+def test_a_statement_that_the_server_refuses_leaves_nothing_half_done(
+    workspace: Workspace, database: TestDatabase, statement: str
+) -> None:
+    workspace.migration("1_a", f"{statement};")
+
+    for _ in range(2):
+        failed = workspace.smeta("apply", "--env", "test")
+        assert failed.code == 1, failed.err
+        assert "everything was rolled back" in failed.err
+    assert database.query("select distinct outcome from smeta.run") == [("failed",)]
+    assert database.query("select count(*) from smeta.step") == [(0,)]
+
+
+@pytest.mark.parametrize("edited", ["vacuum t;", "create table a (id int);"])
+def test_what_was_done_before_the_edit_is_not_forgotten(
+    workspace: Workspace, database: TestDatabase, edited: str
+) -> None:
+    """The client was killed, its server process went on and finished."""
+    database.query(
+        "create table t (id int) partition by range (id); create table t_1 partition of t for values from (1) to (9)"
+    )
+    text = "alter table t detach partition t_1 concurrently;"
+    path = workspace.migration("1_a", text)
+    with snapshot(database, "select * from t"):
+        run = workspace.start("apply", "--env", "test")
+        until_running(database, "alter table t detach%")
+        run.kill()
+        run.communicate()
+        database.query(
+            "select pg_terminate_backend(pid) from pg_stat_activity where query like 'alter table t detach%' "
+            "and pid <> pg_backend_pid()"
+        )
+    pending = "select inhdetachpending from pg_inherits where inhrelid = 't_1'::regclass"
+    if database.query(pending) == [(False,)]:
+        database.query("alter table t detach partition t_1")
+    else:
+        database.query("alter table t detach partition t_1 finalize")
+    path.write_text(path.read_text().replace(text, edited))
+
+    refused = workspace.smeta("apply", "--env", "test", "--runner-wait", "10s")
+
+    assert refused.code in (1, 5), refused.err
+    assert "partition t_1 was detached by this step before it was edited" in refused.err
+    path.write_text(path.read_text().replace(edited, text))
+    assert workspace.smeta("apply", "--env", "test").code == 0
+
+
 def test_an_edit_takes_away_what_the_earlier_text_left(workspace: Workspace, database: TestDatabase) -> None:
     database.query("create table t (id int)")
     path = workspace.migration("1_a", "create index concurrently t_one on t (id);")
@@ -338,6 +389,7 @@ def test_the_journal_of_an_older_smeta_is_upgraded(workspace: Workspace, databas
     assert workspace.smeta("apply", "--env", "test").code == 0
     database.query(  # all in which format 1 differs
         "drop table smeta.event, smeta.backfill; update smeta.history set format = 1;"
+        "alter table smeta.run drop column saved;"
         "alter table schema_migrations alter id add generated always as identity (start with 2)"
     )
     assert workspace.smeta("status", "--env", "test").code == 0  # reads it, and changes nothing
@@ -347,7 +399,7 @@ def test_the_journal_of_an_older_smeta_is_upgraded(workspace: Workspace, databas
     assert workspace.smeta("apply", "--env", "test").code == 0
 
     assert database.query("select format, to_regclass('smeta.event') is not null from smeta.history") == [
-        (2, True)
+        (FORMAT, True)
     ]
     assert workspace.smeta("rollback", "2", "--env", "test").code == 0
 

@@ -7,4 +7,4 @@ where history = %(history)s and version = %(version)s and direction = %(directio
   and pass = %(was_pass)s and lower is not distinct from %(was_lower)s and state = 'running'
 returning (select count(*) from pg_catalog.pg_locks
            where locktype = 'advisory' and pid = pg_catalog.pg_backend_pid()
-             and classid = %(tool)s and objid = %(key)s and granted) > 0;
+             and classid = %(tool)s and objid = %(key)s and objsubid = 2 and granted) > 0;

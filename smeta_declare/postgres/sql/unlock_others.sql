@@ -9,4 +9,4 @@ from (select objsubid, mode, classid::int8::bit(32)::int4 as upper, objid::int8:
              (classid::int8 << 32) | objid::int8 as whole
       from pg_catalog.pg_locks
       where locktype = 'advisory' and pid = pg_catalog.pg_backend_pid() and granted
-        and not (classid = %(tool)s and objid = %(key)s)) as other;
+        and not (classid = %(tool)s and objid = %(key)s and objsubid = 2)) as other;
