@@ -12,8 +12,8 @@ from typing import Any
 from smeta_declare import parsetree
 from smeta_declare.directives import BatchOptions
 from smeta_declare.errors import SqlSyntaxError
+from smeta_declare.parser import tokens, tree
 from smeta_declare.parsetree import Node, quoted
-from smeta_declare.statement import tokens, tree
 
 _OPEN, _CLOSE = ("ASCII_40", "ASCII_91"), ("ASCII_41", "ASCII_93")
 _PLACES = ("stmt_len", "list_start", "list_end", "rexpr_list_start", "rexpr_list_end")

@@ -18,9 +18,10 @@ from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused, SmetaError
 from smeta_declare.postgres.binaries import all_binaries
-from smeta_declare.postgres.connection import ServerError, Session, check_major, connect
+from smeta_declare.postgres.connection import ServerError, Session, connect
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.pooler import PoolMode
+from smeta_declare.postgres.settings import check_major
 from smeta_declare.postgres.target import check_direct, conninfo_of, mode_of
 from smeta_declare.reader import Reader
 from smeta_declare.run import History

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from smeta_declare.inputs import Change
 from smeta_declare.migration import MigrationFile
+from smeta_declare.parser import parser_version
 from smeta_declare.rendered import Rendered
 from smeta_declare.rendering import RenderedMigration, questions, section_meaning, section_of
 from smeta_declare.run import AppliedMigration
-from smeta_declare.statement import parser_version
 
 
 def find_change(

@@ -14,9 +14,10 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location
 from smeta_declare.environment import HistoryPlace, Timeouts
+from smeta_declare.parser import tree
 from smeta_declare.run import Direction, KeptRollback
 from smeta_declare.standalone import Effect, as_dict
-from smeta_declare.statement import summarised, tree
+from smeta_declare.summary import summarised
 from smeta_declare.template import Rendered, SecretSlot
 from smeta_declare.validation import Expectation
 

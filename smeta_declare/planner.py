@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
 from smeta_declare.boundaries import StepsBuilder, works_of
-from smeta_declare.diagnostics import Diagnostic, Location, Severity
-from smeta_declare.environment import Check, Environment, MigrationEntry
-from smeta_declare.errors import InvalidManifest, Refused, SmetaError, StoppedHalfway, UsageError
+from smeta_declare.diagnostics import Diagnostic, Severity
+from smeta_declare.environment import Environment, MigrationEntry
+from smeta_declare.errors import Refused, StoppedHalfway, UsageError
 from smeta_declare.events import listed
+from smeta_declare.parser import parser_version
 from smeta_declare.plan import (
     BackupStep,
     HistoryRow,
@@ -23,6 +24,7 @@ from smeta_declare.plan import (
 from smeta_declare.rendering import (
     RenderedMigration,
     RenderedSection,
+    check_question,
     migration_findings,
     section_meaning,
     section_of,
@@ -37,7 +39,6 @@ from smeta_declare.run import (
     Target,
     ways_text,
 )
-from smeta_declare.statement import parser_version
 from smeta_declare.template import Rendered, SecretSlot
 
 
@@ -487,22 +488,3 @@ def _kept_slots(section: RenderedSection | None) -> list[dict[str, Any]]:
 
 def _checks(environment: Environment) -> tuple[Question, ...]:
     return tuple(check_question(check) for check in environment.checks)
-
-
-def check_question(check: Check) -> Question:
-    """A declared check as a question; it must be one query."""
-    place = check.location or Location(file="smeta.yaml", line=1)
-    try:
-        section = section_of(Rendered.kept(check.sql, name=f"check “{check.name}”"))
-    except SmetaError as error:
-        raise InvalidManifest(
-            f"check “{check.name}”: {error.message}", location=place, hint=error.hint
-        ) from error
-    if [s.kind for s in section.statements] != ["SelectStmt"]:
-        raise InvalidManifest(f"check “{check.name}” must be exactly one query", location=place)
-    return Question(
-        name=check.name,
-        statement=section.statements[0],
-        expect=check.expect,
-        declared_at=check.location,
-    )

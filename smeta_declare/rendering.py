@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from smeta_declare.batching import Batch, NotBatchable, batch_of
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
 from smeta_declare.directives import BatchOptions, CommitsInside, Placed, directives, nothing_to_undo
-from smeta_declare.environment import MigrationEntry
-from smeta_declare.errors import InvalidInput, InvalidMigration
+from smeta_declare.environment import Check, MigrationEntry
+from smeta_declare.errors import InvalidInput, InvalidManifest, InvalidMigration, SmetaError
 from smeta_declare.inputs import inputs_digest
 from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
 from smeta_declare.plan import PlannedStatement, Question
@@ -269,3 +269,22 @@ def migration_findings(migration: RenderedMigration) -> Iterator[Diagnostic]:
             hint=f"{'write' if migration.rollback_empty else 'add -- ROLLBACK_START … -- ROLLBACK_END with'} "
             "what undoes it, or `-- smeta: nothing-to-undo` where nothing has to be",
         )
+
+
+def check_question(check: Check) -> Question:
+    """A declared check as a question; it must be one query."""
+    place = check.location or Location(file="smeta.yaml", line=1)
+    try:
+        section = section_of(Rendered.kept(check.sql, name=f"check “{check.name}”"))
+    except SmetaError as error:
+        raise InvalidManifest(
+            f"check “{check.name}”: {error.message}", location=place, hint=error.hint
+        ) from error
+    if [s.kind for s in section.statements] != ["SelectStmt"]:
+        raise InvalidManifest(f"check “{check.name}” must be exactly one query", location=place)
+    return Question(
+        name=check.name,
+        statement=section.statements[0],
+        expect=check.expect,
+        declared_at=check.location,
+    )

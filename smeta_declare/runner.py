@@ -18,14 +18,15 @@ from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
 from smeta_declare.monitor import Blocker
 from smeta_declare.plan import BackupStep, Plan, Question
-from smeta_declare.planner import RunOpen, check_question, kept_slots, plan_apply, plan_rollback
+from smeta_declare.planner import RunOpen, kept_slots, plan_apply, plan_rollback
 from smeta_declare.postgres.binaries import all_binaries
-from smeta_declare.postgres.connection import ServerError, Session, settings
+from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.settings import settings
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
-from smeta_declare.rendering import questions, section_of
+from smeta_declare.rendering import check_question, questions, section_of
 from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
 from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop

@@ -13,8 +13,9 @@ from enum import StrEnum
 from smeta_declare.environment import Environment
 from smeta_declare.errors import SmetaError
 from smeta_declare.plan import Work
-from smeta_declare.postgres.connection import ServerError, Session, watch_client
+from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.settings import watch_client
 from smeta_declare.postgres.target import prepare
 from smeta_declare.stopping import Stop
 

@@ -6,30 +6,34 @@ Nothing here splits on semicolons, and nothing in a string, a body or a comment 
 from __future__ import annotations
 
 import bisect
-import functools
-import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from smeta_declare import parsetree
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
+from smeta_declare.parser import (
+    COMMENTS,
+    PARENTHESIS,
+    decoded,
+    meaning_of,
+    parse_error,
+    parser_version,
+    scanned,
+    tree_json,
+)
 from smeta_declare.rendered import Rendered
 from smeta_declare.standalone import Effect, effect_of
+from smeta_declare.summary import summarised
 
-_COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _SEMICOLON = "ASCII_59"
-_PARENTHESIS = "ASCII_40"
 _CITUS = "create_distributed_table_concurrently"
 _UNLOCK = "pg_advisory_unlock_all"
 _QUOTING = "standard_conforming_strings"
 _LOOKED_FOR = (_CITUS, _UNLOCK, _QUOTING)  # a text without any of these words is not searched for calls
-_SUMMARY = 80
-_DEEPEST = 40  # levels of a tree that are looked at where Python cannot hold all of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +89,10 @@ def parse(rendered: Rendered) -> Script:
         raise _invalid([_refusal(rendered, text.index("\0"), "nul")])
     try:
         check_tokens(rendered)
-        tree = _tree(text)
-    except _parse_error() as error:
+        tree = tree_json(text)
+    except parse_error() as error:
         _explain(rendered, error)
-    raw = _decoded(tree, text)
+    raw = decoded(tree, text)
     lowered = text.lower()
     calls = any(function in lowered for function in _LOOKED_FOR)
     found: list[Statement] = []
@@ -111,7 +115,7 @@ def parse(rendered: Rendered) -> Script:
         refused += [_refusal(rendered, start, key, statement.summary) for key in why]
     if refused:
         raise _invalid(refused)
-    return Script(statements=tuple(found), meaning=_meaning(tree))
+    return Script(statements=tuple(found), meaning=meaning_of(tree))
 
 
 def check_tokens(rendered: Rendered) -> None:
@@ -123,8 +127,8 @@ def check_tokens(rendered: Rendered) -> None:
     if not values:
         return
     try:
-        tokens = _scan(rendered.text)
-    except _parse_error() as error:
+        tokens = scanned(rendered.text)
+    except parse_error() as error:
         _explain(rendered, error)
     starts = [token.start for token in tokens]
     refused = []
@@ -148,7 +152,7 @@ def check_tokens(rendered: Rendered) -> None:
 def _not_a_token(value: str, kind: str, around: Any) -> tuple[str, str]:
     shown = value if len(value) <= 40 else f"{value[:39]}…"
     message = f"{shown} of this {kind} value is not one word of the SQL around it"
-    if around is not None and around.name in _COMMENTS:
+    if around is not None and around.name in COMMENTS:
         return message, "it stands in a comment, where only a bare {{ value }} can go"
     if around is not None and around.name.endswith("SCONST"):
         return message, "it stands inside quotes: leave them to the filter, and put texts together with ||"
@@ -169,7 +173,7 @@ def leading_comments(
     if "--" in rendered.text:
         starts = [statement.start for statement in found]
         code_end: int | None = None  # of the last thing that is not a comment
-        for token in _scan(rendered.text):
+        for token in scanned(rendered.text):
             if token.name == "SQL_COMMENT":
                 following = bisect.bisect_left(starts, token.start)
                 inside = following > 0 and token.start < found[following - 1].end
@@ -185,8 +189,8 @@ def leading_comments(
 
 def comments(rendered: Rendered) -> Iterator[Comment]:
     """Every comment of a text, of both kinds, wherever it stands."""
-    for token in _scan(rendered.text):
-        if token.name in _COMMENTS:
+    for token in scanned(rendered.text):
+        if token.name in COMMENTS:
             text = rendered.text[token.start + 2 : token.end + 1]
             if token.name == "C_COMMENT":
                 text = text.removesuffix("*/")
@@ -197,154 +201,6 @@ def comments(rendered: Rendered) -> Iterator[Comment]:
 
 # Where something stands, in a tree. Inside JSON strings the quotes are escaped, so that this finds fields only.
 # The look ahead passes over the fields that hold no number, which are most.
-_PLACE = r'"(?=[a-z_]++":[-\d])(?:[a-z_]*location|stmt_len|(?:rexpr_)?list_(?:start|end)|version)":-?\d+'
-# Two passes, because a pattern that begins with fixed characters is found three times as fast.
-_LATER_PLACE = re.compile(f",{_PLACE}")
-_FIRST_PLACE = re.compile(rf"\{{{_PLACE}")
-
-
-def _meaning(tree: str) -> str:
-    """`Script.meaning` of a tree."""
-    return hashlib.sha256(_FIRST_PLACE.sub("{", _LATER_PLACE.sub("", tree)).encode()).hexdigest()
-
-
-@functools.cache
-def parser_version() -> str:
-    """The parser whose trees `meaning` hashes."""
-    from pglast.parser import get_postgresql_version
-
-    return "postgresql " + ".".join(map(str, get_postgresql_version()))
-
-
-# Parsing
-
-
-def tree(text: str) -> list[tuple[str, parsetree.Node]]:
-    """Kind and parse tree of every statement of a text, whole (RecursionError where it is too deep to be held)."""
-    try:
-        found = json.loads(_tree(text))
-    except _parse_error() as error:
-        raise SqlSyntaxError(str(error.args[0])) from error
-    return [item for entry in found.get("stmts", ()) for item in entry["stmt"].items()]
-
-
-def tokens(text: str) -> tuple[Any, ...]:
-    """The tokens of a text that are no comments: `name`, `start`, and `end`, the last character's place."""
-    return tuple(token for token in _scan(text) if token.name not in _COMMENTS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    statements: list[tuple[str, parsetree.Node]]
-    begins: list[int]  # one past the semicolon before it, at the earliest
-    ends: list[int]  # where each statement's semicolon stands, or the end of the text
-
-
-def _parse_error() -> type[Exception]:
-    from pglast.parser import ParseError
-
-    error: type[Exception] = ParseError
-    return error
-
-
-@functools.lru_cache(maxsize=8)
-def _scan(text: str) -> tuple[Any, ...]:
-    from pglast.parser import scan
-
-    return tuple(scan(text))
-
-
-def _tree(text: str) -> str:
-    from pglast.parser import parse_sql_json
-
-    tree: str = parse_sql_json(text)
-    return tree
-
-
-def _decoded(source: str, text: str) -> _Parsed:
-    """What the tree of a text (JSON, of `source`) says of its statements: what they are, and where they stand.
-
-    Borders of statements are found by pattern, because decoding all of a tree takes longer than making it, and
-    most statements are told by their kind alone. No other node has a field `stmt`, and in texts quotes are escaped.
-    """
-    found = _Parsed([], [], [])
-    if source.endswith('"stmts":[]}'):
-        return found
-    head = _HEAD.match(source)
-    assert head  # noqa: S101 # what libpg_query's writer of JSON gives
-    kind, at = head[1], head.end()
-    data = None if text.isascii() else text.encode()
-    seen_bytes = seen = 0
-    for border in _BORDER.finditer(source, at):
-        found.statements.append((kind, _Node(source[at : border.start() + 1])))
-        found.begins.append(found.ends[-1] + 1 if found.ends else 0)
-        location, length, kind = border.groups()
-        at = border.end()
-        if not length:
-            found.ends.append(len(text))
-            continue
-        end = int(location or 0) + int(length)
-        if data is not None:  # the JSON counts bytes
-            seen += len(data[seen_bytes:end].decode())
-            seen_bytes, end = end, seen
-        found.ends.append(end)
-    assert at == len(source)  # noqa: S101 # no statement is lost
-    return found
-
-
-_HEAD = re.compile(r'\{"version":\d+,"stmts":\[\{"stmt":\{"(\w+)":')
-_BORDER = re.compile(
-    r'\}\}(?:,"stmt_location":(\d+))?(?:,"stmt_len":(\d+))?\}(?:,\{"stmt":\{"(\w+)":|\]\}\Z)'
-)
-
-
-class _Node(Mapping[str, Any]):
-    """The tree of a statement, decoded when something is asked of it."""
-
-    __slots__ = ("_fields", "_source")
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._fields: parsetree.Node | None = None
-
-    def _decoded(self) -> parsetree.Node:
-        if self._fields is None:
-            try:
-                self._fields = json.loads(self._source)
-            except RecursionError:
-                self._fields = json.loads(_shallow(self._source))
-        return cast(parsetree.Node, self._fields)
-
-    def __getitem__(self, field: str) -> Any:
-        return self._decoded()[field]
-
-    def get(self, field: str, default: Any = None) -> Any:  # Mapping's own takes four times as long
-        return self._decoded().get(field, default)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._decoded())
-
-    def __len__(self) -> int:
-        return len(self._decoded())
-
-
-def _shallow(source: str) -> str:
-    """A JSON text whose deepest levels are emptied: nothing that is asked of a tree lies there."""
-    kept: list[str] = []
-    depth = position = 0
-    for m in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', source):
-        if m[0] in "{[":
-            depth += 1
-            if depth == _DEEPEST:
-                kept.append(source[position : m.end()])
-        elif m[0] in "}]":
-            if depth == _DEEPEST:
-                position = m.start()
-            depth -= 1
-    kept.append(source[position:])
-    return "".join(kept)
-
-
 _BLANK = " \t\n\r\f\v"  # what PostgreSQL takes for a blank
 _BEFORE = re.compile(rf"(?:[{_BLANK};]+|--[^\n]*)*")  # a statement; a comment of the other kind can be nested
 
@@ -357,7 +213,7 @@ def _trimmed(text: str, begin: int, end: int) -> tuple[int, str]:
     if "--" not in words and "/*" not in words:
         return start, words.rstrip(_BLANK)
     # Only the scanner knows whether that is a comment.
-    tokens = [t for t in _scan(text[begin:end]) if t.name not in _COMMENTS]
+    tokens = [t for t in scanned(text[begin:end]) if t.name not in COMMENTS]
     first = next(t for t in tokens if t.name != _SEMICOLON)
     return begin + first.start, text[begin + first.start : begin + tokens[-1].end + 1]
 
@@ -494,65 +350,7 @@ def _sets_on(node: parsetree.Node) -> bool:
 def _calls(text: str, function: str) -> bool:
     """Whether a statement calls a function by this name."""
     return function in text.lower() and any(
-        following.name == _PARENTHESIS and text[token.start : token.end + 1].strip('"').lower() == function
-        for token, following in pairwise(t for t in _scan(text) if t.name not in _COMMENTS)
+        following.name == PARENTHESIS and text[token.start : token.end + 1].strip('"').lower() == function
+        for token, following in pairwise(t for t in scanned(text) if t.name not in COMMENTS)
         if token.name == "IDENT"
     )
-
-
-# Summary
-
-# What comes after these words is detail.
-_DETAIL: dict[str, frozenset[str]] = {
-    "CreateStmt": frozenset({_PARENTHESIS}),
-    "CreateForeignTableStmt": frozenset({_PARENTHESIS}),
-    "CreateTableAsStmt": frozenset({"AS", _PARENTHESIS}),
-    "IndexStmt": frozenset({"USING", _PARENTHESIS}),
-    "ViewStmt": frozenset({"AS", _PARENTHESIS, "WITH"}),
-    "CreateFunctionStmt": frozenset({_PARENTHESIS}),
-    "CreateTrigStmt": frozenset({"FOR", "EXECUTE", "WHEN"}),
-    "CreatePolicyStmt": frozenset({"AS", "FOR", "TO", "USING", "WITH"}),
-    "AlterPolicyStmt": frozenset({"TO", "USING", "WITH"}),
-    "CommentStmt": frozenset({"IS"}),
-    "CreateEnumStmt": frozenset({"AS"}),
-    "CompositeTypeStmt": frozenset({"AS"}),
-    "CreateRangeStmt": frozenset({"AS"}),
-    "DefineStmt": frozenset({_PARENTHESIS}),
-    "CreateRoleStmt": frozenset({"PASSWORD"}),
-    "AlterRoleStmt": frozenset({"PASSWORD"}),
-    "CreateSubscriptionStmt": frozenset({"CONNECTION"}),
-    "CreateUserMappingStmt": frozenset({"OPTIONS"}),
-}
-_WRITES = {
-    "InsertStmt": "insert into",
-    "UpdateStmt": "update",
-    "DeleteStmt": "delete from",
-    "MergeStmt": "merge into",
-}
-
-
-def summarised(text: str, kind: str) -> str:
-    """A few words for a person: a statement's own, up to the detail. `kind` is the tag of its tree."""
-    if kind == "DoStmt":
-        return "do block"
-    if kind in _WRITES:
-        ((_, node),) = _decoded(_tree(text), text).statements
-        relation = node["relation"]
-        name = ".".join(parsetree.quoted(n) for n in (relation.get("schemaname"), relation["relname"]) if n)
-        return _cut(f"{_WRITES[kind]} {name}")
-    stop = _DETAIL.get(kind, frozenset())
-    tokens = [token for token in _scan(text) if token.name not in _COMMENTS]
-    words = ""
-    before = tokens[0].start
-    for token in tokens:
-        if token.name in stop or len(words) > _SUMMARY:
-            break
-        word = text[token.start : token.end + 1]
-        is_name = token.name in ("SCONST", "USCONST", "XCONST", "BCONST") or word.startswith('"')
-        words += (" " if token.start > before else "") + (" ".join(word.split()) if is_name else word.lower())
-        before = token.end + 1
-    return _cut(words)
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= _SUMMARY else f"{words[: _SUMMARY - 1].rstrip()}…"

@@ -31,8 +31,9 @@ from smeta_declare.events import (
 from smeta_declare.failures import LockHeld, LockTimeout, TransactionEnded, failure
 from smeta_declare.monitor import Monitor, Watch
 from smeta_declare.plan import PlannedStatement, Question, Work
-from smeta_declare.postgres.connection import ServerError, Session, own_session, settings
+from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Guard, Journal
+from smeta_declare.postgres.settings import own_session, settings
 from smeta_declare.questions import ask
 from smeta_declare.run import Direction
 from smeta_declare.secrets import Sendable, sendable

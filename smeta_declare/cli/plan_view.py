@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smeta_declare.inheritance import duration_text
-from smeta_declare.statement import summarised
+from smeta_declare.summary import summarised
 
 Json = Mapping[str, Any]
 

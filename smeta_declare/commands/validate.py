@@ -10,9 +10,8 @@ from smeta_declare.cli.app import App
 from smeta_declare.cli.views import answer, show_findings
 from smeta_declare.diagnostics import Diagnostic
 from smeta_declare.errors import InvalidInput, InvalidManifest
-from smeta_declare.planner import check_question
 from smeta_declare.project import raise_findings
-from smeta_declare.rendering import migration_findings
+from smeta_declare.rendering import check_question, migration_findings
 
 _NOT_KNOWN_HERE = ("manifest-interpolation", "manifest-no-database")
 

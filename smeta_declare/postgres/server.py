@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import pwd
 import re
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -42,6 +40,7 @@ from smeta_declare.postgres.account import (
     zombie,
 )
 from smeta_declare.postgres.binaries import Binaries, NoPostgres, find_binaries
+from smeta_declare.postgres.directories import place_digest, private, state_directories, take_place
 
 OWNER = "smeta_owner"
 BACKUP = "smeta_backup"
@@ -161,7 +160,7 @@ class Server:
         # A socket's path may have 107 bytes (macOS: 103), and a settings file likes plain characters.
         if re.fullmatch(r"[\w./-]{1,85}", str(inside), re.ASCII):
             return inside
-        return Path(f"/tmp/smeta-{account_of(self.data).uid}-{_digest(self.place)}")  # noqa: S108 # private, checked
+        return Path(f"/tmp/smeta-{account_of(self.data).uid}-{place_digest(self.place)}")  # noqa: S108 # private, checked
 
     @property
     def psql_path(self) -> Path:
@@ -314,8 +313,8 @@ class Server:
                     hint="run smeta as the user who made it",
                 )
         else:
-            for place in dict.fromkeys((self.place, self.home, *_state_directories(self.home, self.state))):
-                if _take_place(place, account):
+            for place in dict.fromkeys((self.place, self.home, *state_directories(self.home, self.state))):
+                if take_place(place, account):
                     break
             else:
                 raise ServerFailed(
@@ -326,7 +325,7 @@ class Server:
             if place != self.home:
                 self._note.write_text(json.dumps({"home": str(self.home), "place": str(place)}) + "\n")
         for directory in (self.place / "run", self.socket):
-            if not _private(directory, account):
+            if not private(directory, account):
                 raise ServerFailed(
                     f"{directory} exists, and is not a private directory of uid {account.uid}",
                     hint="move it away",
@@ -451,59 +450,6 @@ class Server:
             raise ServerFailed(
                 "the server does not stop", detail=output.splitlines()[-5:], hint=f"see {self.log}"
             )
-
-
-# --- directories
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-
-
-def _state_directories(home: Path, state: Path | None) -> Iterator[Path]:
-    name = f"smeta-{os.geteuid()}-{_digest(home)}"
-    if state:
-        yield state.absolute() / name
-    elif os.geteuid() == 0:
-        # /var/tmp last: some systems clean it after a month.
-        yield from (Path("/var/lib") / name, Path("/var/tmp") / name)  # noqa: S108 # made 0710 and checked
-    else:
-        yield Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / name
-
-
-def _take_place(place: Path, account: Account) -> bool:
-    """Make `place` and its data directory; whether both are ours and the server's account gets there."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.mkdir(mode=0o700)
-    except FileExistsError:
-        if place.is_symlink() or place.lstat().st_uid != os.geteuid():
-            return False
-    except OSError:
-        return False
-    if account.other:
-        # Root's own, so that nobody swaps the files in it; the server's account passes through by its group.
-        os.chown(place, 0, account.gid)
-        place.chmod(0o710)
-    reachable = not account.other or account.run("test", "-x", place)[0] == 0
-    if reachable and _private(place / "data", account):
-        return True
-    for directory in (place / "data", place):
-        with contextlib.suppress(OSError):
-            directory.rmdir()
-    return False
-
-
-def _private(directory: Path, account: Account) -> bool:
-    """Make it if it is missing; whether it is a directory of that account which nobody else can enter."""
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
-        if account.other:
-            os.chown(directory, account.uid, account.gid)
-    found = directory.lstat()
-    return (
-        stat.S_ISDIR(found.st_mode) and found.st_uid == account.uid and stat.S_IMODE(found.st_mode) == 0o700
-    )
 
 
 def _killed(logged: str) -> bool:

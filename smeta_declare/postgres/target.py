@@ -10,19 +10,10 @@ from pathlib import Path
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
-from smeta_declare.postgres.connection import (
-    ConnectionFailed,
-    PoolerBetween,
-    ServerError,
-    Session,
-    check_server,
-    connect,
-    own_session,
-    settings,
-    watch_client,
-)
+from smeta_declare.postgres.connection import ConnectionFailed, PoolerBetween, ServerError, Session, connect
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.pooler import PoolMode, pool_mode
+from smeta_declare.postgres.settings import check_server, own_session, settings, watch_client
 
 
 class RoleUnusable(Refused):

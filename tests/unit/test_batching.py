@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smeta_declare.batching import Batch, NotBatchable, batch_of
 from smeta_declare.directives import BatchOptions
-from smeta_declare.statement import tree
+from smeta_declare.parser import tree
 
 
 def batch(text: str, *, key: str = "id", until: str | None = None) -> Batch:

@@ -12,9 +12,9 @@ from smeta_declare.environment import MigrationEntry
 from smeta_declare.inputs import Change
 from smeta_declare.integrity import find_change
 from smeta_declare.migration import MigrationFile
+from smeta_declare.parser import parser_version
 from smeta_declare.rendering import RenderedMigration, render_migration, section_meaning
 from smeta_declare.run import AppliedMigration
-from smeta_declare.statement import parser_version
 
 SOURCE = """\
 -- Migration: a

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smeta_declare import parsetree
 from smeta_declare.errors import InvalidMigration, SqlSyntaxError, TemplateError
+from smeta_declare.parser import parser_version, tree
 from smeta_declare.rendering import section_of
 from smeta_declare.standalone import (
     AddsValue,
@@ -26,14 +27,7 @@ from smeta_declare.standalone import (
     effect_of,
     from_dict,
 )
-from smeta_declare.statement import (
-    Statement,
-    check_tokens,
-    leading_comments,
-    parse,
-    parser_version,
-    tree,
-)
+from smeta_declare.statement import Statement, check_tokens, leading_comments, parse
 from smeta_declare.template import Rendered, Secret, SecretSlot, Value, render
 
 
