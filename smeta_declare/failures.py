@@ -127,8 +127,8 @@ def failure(
         return LockTimeout(f"{where}: {said}", location=location, detail=detail)
     otherwise = {
         "forward": "correct the migration and run the same command again",
-        "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way, "
-        "or undo the migration with a new one",
+        "rollback": "this is the rollback SQL kept when it was applied: remove what stands in its way and run the "
+        "same command again, or correct the section in the file and run it with --from-file",
     }
     hints = {
         "25006": "the server has become a standby, or somebody closed the database to writing: connect to the primary",

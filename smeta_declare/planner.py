@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
 from smeta_declare.boundaries import StepsBuilder, works_of
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import Refused, StoppedHalfway, UsageError
-from smeta_declare.events import listed
 from smeta_declare.parser import parser_version
 from smeta_declare.plan import (
     BackupStep,
@@ -27,19 +26,13 @@ from smeta_declare.rendering import (
     check_question,
     migration_findings,
     section_meaning,
-    section_of,
 )
 from smeta_declare.run import (
-    AppliedMigration,
     Direction,
     History,
     KeptRollback,
-    OpenRun,
-    PartialMigration,
     Target,
-    ways_text,
 )
-from smeta_declare.template import Rendered, SecretSlot
 
 
 class OutOfOrder(Refused):
@@ -60,12 +53,6 @@ class RunOpen(StoppedHalfway):
     code = "run-open"
 
 
-class NoWayBack(Refused):
-    """A migration has no rollback section."""
-
-    code = "no-rollback"
-
-
 def plan_apply(
     environment: Environment,
     history: History,
@@ -76,7 +63,7 @@ def plan_apply(
     backup: bool = True,
 ) -> Plan:
     """The way forward: every pending migration of the environment, up to and including `to`."""
-    _refuse_open(environment, history, "forward")
+    refuse_open(environment, history, "forward")
     _refuse_unlisted(environment, history)
     pending = _pending(environment, history, to)
     _check_requirements(environment, history, pending)
@@ -103,9 +90,9 @@ def plan_apply(
                 rollback=tuple(s.text for s in migration.rollback.statements) if migration.rollback else None,
             )
         )
-    policy = _policy(environment, [entry for entry, _ in pending]) if pending and backup else None
+    policy = policy_of(environment, [entry for entry, _ in pending]) if pending and backup else None
     steps = builder.steps(checks)
-    return _plan(
+    return made_plan(
         environment,
         history,
         target,
@@ -119,149 +106,11 @@ def plan_apply(
     )
 
 
-def plan_rollback(
-    environment: Environment,
-    history: History,
-    target: Target,
-    *,
-    count: int = 1,
-    to: str | None = None,
-    backup: bool = True,
-    section_now: Callable[[str], bool] = lambda _version: False,
-) -> Plan:
-    """The way back, in reverse order of application, with the rollback SQL kept in the database.
-
-    `to` names the migration that shall be the last applied one afterwards; otherwise the last `count` go, what is
-    half done among them. `section_now` says, for an error, whether the file of a version has a rollback section.
-    """
-    _refuse_open(environment, history, "rollback")
-    request = f"rollback --to {to}" if to else f"rollback {count}"
-    interrupted = history.open_run("rollback")
-    if interrupted and interrupted.request != request:
-        raise RunOpen(
-            f"`smeta {interrupted.request}` was interrupted and is not finished",
-            hint=f"repeat it (`smeta {interrupted.request} --env {environment.name}`), or go forward with "
-            f"`smeta apply --env {environment.name}`, which ends it",
-            changed="nothing was run now",
-        )
-    half = [*_half_done(history), *_half_applied(history, interrupted)]
-    rows = (
-        _rows_left(history, interrupted)
-        if interrupted
-        else _rows_back(environment, history, max(0, count - len(half)), to)
-    )
-    builder = StepsBuilder(environment)
-    planned: list[PlannedMigration] = []
-    for version, kept, partial in [*half, *_whole(rows)]:
-        if kept is None:
-            later = () if interrupted else tuple(m.version for m in planned)
-            raise _no_way_back(environment, history, version, later, section_now=section_now(version))
-        section = section_of(
-            Rendered.kept(kept.text, name=f"rollback of {version}", secrets=kept_slots(kept.secrets))
-        )
-        entry = _entry(environment, version)
-        works = works_of(
-            version,
-            "rollback",
-            history.rounds.get((version, "rollback"), 0),
-            section.statements,
-            entry.timeouts if entry else environment.timeouts,
-            keeps=kept,
-        )
-        builder.add(works, partial)
-        row = history.find(version)
-        planned.append(
-            PlannedMigration(
-                version=version,
-                name=row.name if row else version,
-                description=row.description if row else "",
-                direction="rollback",
-                reversible=True,
-                resumes_at=len(partial.done) if partial else 0,
-                steps=len(works),
-            )
-        )
-    asking = [entry for m in planned if (entry := _entry(environment, m.version))]
-    policy = _policy(environment, asking) if planned and backup else None
-    continues = interrupted.id if interrupted else None
-    return _plan(
-        environment,
-        history,
-        target,
-        "rollback",
-        planned,
-        builder.steps(()),
-        policy,
-        request=request,
-        backup=backup,
-        continues=continues,
-    )
-
-
-def _no_way_back(
-    environment: Environment, history: History, version: str, later: Sequence[str], *, section_now: bool
-) -> NoWayBack:
-    """Which migration blocks, what to do about it, and how far back it goes without it."""
-    message, hint = f"{version} has no rollback section", "write a new migration that undoes it"
-    if section_now:
-        message = f"{version} was applied without a rollback section; the one in its file was added later"
-        hint += ": smeta undoes with the SQL that it kept when it applied, and with no other"
-    if half := history.partial_of(version, "forward"):
-        hint = f"it is half done: {ways_text(history.ways_on(half, environment.name))}"
-    if later:
-        hint += (
-            f"; `smeta rollback {len(later)} --env {environment.name}` undoes what was applied after it: "
-            + listed(later, "migrations")
-        )
-    return NoWayBack(message, hint=hint)
-
-
-_WayBack: TypeAlias = tuple[str, KeptRollback | None, PartialMigration | None]
-
-
-def _half_done(history: History) -> list[_WayBack]:
-    """Rollbacks of which steps are committed: their rows are gone, the journal has kept their text."""
-    return [
-        (p.version, history.rollback_texts.get(p.version), p)
-        for p in history.partial
-        if p.direction == "rollback"
-    ]
-
-
-def _half_applied(history: History, interrupted: OpenRun | None) -> list[_WayBack]:
-    """Migrations of which steps are committed on the way forward, and no run wants to finish them."""
-    return [
-        (p.version, history.rollback_texts.get(p.version), None)
-        for p in history.partial
-        if p.direction == "forward"
-        and p.changed_something
-        and (interrupted is None or p.version in interrupted.versions)
-    ]
-
-
-def _whole(rows: Iterable[AppliedMigration]) -> list[_WayBack]:
-    return [
-        (
-            row.version,
-            None
-            if row.rollback_sql is None
-            else KeptRollback(text=row.rollback_sql, secrets=tuple(row.details.get("rollback_secrets", ()))),
-            None,
-        )
-        for row in rows
-    ]
-
-
-def _entry(environment: Environment, version: str) -> MigrationEntry | None:
+def entry_of(environment: Environment, version: str) -> MigrationEntry | None:
     return next((e for e in environment.migrations if e.version == version), None)
 
 
-def kept_slots(kept: Iterable[Mapping[str, Any]]) -> tuple[SecretSlot, ...]:
-    """The places of secrets as the history keeps them."""
-    return tuple(SecretSlot(start=s["start"], end=s["end"], name=s["name"], form=s["form"]) for s in kept)
-
-
-def _refuse_open(environment: Environment, history: History, direction: Direction) -> None:
+def refuse_open(environment: Environment, history: History, direction: Direction) -> None:
     """Half-done work the other way must be finished first, or its run be abandoned; then it can be undone."""
     for partial in history.partial:
         run = history.open_run(partial.direction)
@@ -269,10 +118,11 @@ def _refuse_open(environment: Environment, history: History, direction: Directio
             continue
         resume = history.ways_on(partial, environment.name)[0]
         end = f"smeta apply --env {environment.name} --abandon {run.id}" if run else ""
-        way_out = f", or end its run with `{end}`, and roll back" if run else ""
+        then = "and roll back" if partial.changed_something else "which leaves nothing of it"
+        way_out = f", or end its run with `{end}`, {then}" if run else ""
         raise RunOpen(
             f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
-            f"{len(partial.done)} of {partial.steps} steps are committed",
+            f"{partial.words}",
             hint=f"finish it first: `{resume}`" + (way_out if direction == "rollback" else ""),
             changed="nothing was run now",
         )
@@ -330,12 +180,12 @@ def _check_requirements(
         there.add(entry.version)
 
 
-def _policy(environment: Environment, entries: Sequence[MigrationEntry]) -> BackupPolicy | None:
+def policy_of(environment: Environment, entries: Sequence[MigrationEntry]) -> BackupPolicy | None:
     asked = (environment.backup, *(e.backup for e in entries))
     return strongest(tuple(p for p in asked if p))
 
 
-def _plan(
+def made_plan(
     environment: Environment,
     history: History,
     target: Target,
@@ -346,6 +196,7 @@ def _plan(
     *,
     request: str,
     backup: bool,
+    from_file: bool = False,
     continues: str | None = None,
     noticed: Iterable[Diagnostic] = (),
 ) -> Plan:
@@ -371,6 +222,7 @@ def _plan(
         },
         settings=environment.settings(),
         backup=backup,
+        from_file=from_file,
         role=environment.role,
         transaction=environment.transaction,
         migrations=tuple(planned),
@@ -416,27 +268,6 @@ def _findings(
             )
 
 
-def _rows_left(history: History, interrupted: OpenRun) -> list[AppliedMigration]:
-    """What an interrupted rollback still has to undo: its target was resolved when it began."""
-    found = (history.find(version) for version in interrupted.versions)
-    return [row for row in found if row]
-
-
-def _rows_back(
-    environment: Environment, history: History, count: int, to: str | None
-) -> list[AppliedMigration]:
-    rows = list(reversed(history.applied))
-    if to is None:
-        return rows[:count]
-    if history.find(to) is None:
-        raise UsageError(
-            f"{to} is not applied, so there is no way back to it",
-            hint=f"`smeta status --env {environment.name}` lists what is",
-        )
-    index = next(i for i, row in enumerate(rows) if row.version == to)
-    return rows[:index]
-
-
 def _forward_works(
     migration: RenderedMigration, round: int, checks: tuple[Question, ...]
 ) -> tuple[Work, ...]:
@@ -453,8 +284,8 @@ def _forward_works(
         details={
             "parser": parser_version(),
             "validation_meaning": section_meaning(migration.validation, migration.validations),
-            "rollback_secrets": _kept_slots(migration.rollback),
-            "validation_secrets": _kept_slots(migration.validation),
+            "rollback_secrets": slots_kept(migration.rollback),
+            "validation_secrets": slots_kept(migration.validation),
         },
     )
     return works_of(
@@ -466,16 +297,16 @@ def _forward_works(
         record=record,
         validations=migration.validations,
         checks=checks,
-        keeps=_kept(migration.rollback),
+        keeps=kept_of(migration.rollback),
     )
 
 
-def _kept(section: RenderedSection | None) -> KeptRollback | None:
+def kept_of(section: RenderedSection | None) -> KeptRollback | None:
     """What a migration that stops half-way is rolled back with: its row in the history comes last."""
-    return KeptRollback(text=section.text, secrets=tuple(_kept_slots(section))) if section else None
+    return KeptRollback(text=section.text, secrets=tuple(slots_kept(section))) if section else None
 
 
-def _kept_slots(section: RenderedSection | None) -> list[dict[str, Any]]:
+def slots_kept(section: RenderedSection | None) -> list[dict[str, Any]]:
     if section is None:
         return []
     # The text is kept without the newlines around it, and so are the places in it.

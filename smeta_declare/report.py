@@ -107,9 +107,9 @@ def build_status(
         row = history.find(entry.version)
         half = partial.get(entry.version)
         if half:
-            way = "" if half.direction == "forward" else " of the way back"
+            way = "" if half.direction == "forward" else " (on the way back)"
             ways = ways_text(history.ways_on(half, environment.name))
-            note = f"step {len(half.done)} of {half.steps}{way} is done; {ways}"
+            note = f"{half.words}{way}; {ways}"
             lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
         elif row:
             lines.append(_applied(row, compare(row, entry, environment, read, rendered)))

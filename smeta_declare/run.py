@@ -72,6 +72,17 @@ class PartialMigration:
     started: Mapping[int, Started] = field(default_factory=dict)  # autocommit steps, by position
 
     @property
+    def words(self) -> str:
+        """How far it is."""
+        if not self.changed_something:
+            return "begun, and nothing of it is committed"
+        return (
+            f"step {len(self.done)} of {self.steps} is done"
+            if self.done
+            else "batches of step 1 are committed"
+        )
+
+    @property
     def changed_something(self) -> bool:
         """Whether anything of it is committed: a step, or batches of one."""
         return bool(self.done) or any(s.kept.get("batches") for s in self.started.values())

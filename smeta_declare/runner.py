@@ -12,13 +12,13 @@ from typing import TypeVar
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
-from smeta_declare.errors import InvalidInput, Refused, SmetaError, UsageError
+from smeta_declare.errors import Refused, SmetaError, UsageError
 from smeta_declare.events import BackupProgressed, BackupTaken, Blocked, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
-from smeta_declare.monitor import Blocker
+from smeta_declare.monitor import Blocker, Monitor
 from smeta_declare.plan import BackupStep, Plan, Question
-from smeta_declare.planner import RunOpen, kept_slots, plan_apply, plan_rollback
+from smeta_declare.planner import RunOpen, plan_apply
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
@@ -26,11 +26,12 @@ from smeta_declare.postgres.settings import settings
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
-from smeta_declare.rendering import check_question, questions, section_of
+from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
 from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
 from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
+from smeta_declare.way_back import kept_slots, plan_rollback
 
 Result = TypeVar("Result")
 
@@ -81,7 +82,13 @@ class Runner(Reader):
         return plan, history
 
     def plan_back(
-        self, journal: Journal, *, count: int = 1, to: str | None = None, backup: bool = True
+        self,
+        journal: Journal,
+        *,
+        count: int = 1,
+        to: str | None = None,
+        backup: bool = True,
+        from_file: bool = False,
     ) -> tuple[Plan, History]:
         """The plan of `rollback`."""
         target, history = journal.state()
@@ -92,7 +99,8 @@ class Runner(Reader):
             count=count,
             to=to,
             backup=backup,
-            section_now=self._has_rollback_section,
+            section_now=self._rollback_section,
+            from_file=from_file,
         )
         return plan, history
 
@@ -114,7 +122,9 @@ class Runner(Reader):
         if saved.forward:
             plan, history = self.plan_forward(journal, to=to, backup=backup)
         else:
-            plan, history = self.plan_back(journal, count=saved.count, to=to, backup=backup)
+            plan, history = self.plan_back(
+                journal, count=saved.count, to=to, backup=backup, from_file=bool(saved.decision["from_file"])
+            )
         if mine:
             refuse_other_rest(saved, plan)
         else:
@@ -142,15 +152,10 @@ class Runner(Reader):
             changed="nothing was run now",
         )
 
-    def _has_rollback_section(self, version: str) -> bool:
-        """Whether a migration's file says today how to undo it."""
+    def _rollback_section(self, version: str) -> RenderedSection | None:
+        """How a migration's file says today that it is undone."""
         entry = next((e for e in self.environment.migrations if e.version == version), None)
-        if entry is None:
-            return False
-        try:
-            return self.project.rendered(self.environment, entry).rollback is not None
-        except InvalidInput:
-            return False
+        return self.project.rendered(self.environment, entry).rollback if entry else None
 
     def _check_unchanged(self, history: History) -> None:
         changed = [c for c in self.changes(history) if c.harmful]
@@ -193,12 +198,13 @@ class Runner(Reader):
         count: int = 1,
         to: str | None = None,
         backup: bool = True,
+        from_file: bool = False,
         agreed: Callable[[Plan], None] = lambda _plan: None,
     ) -> tuple[Plan, RunResult | None]:
-        """Undo the last `count` migrations, or all after `to`."""
+        """Undo the last `count` migrations, or all after `to`; with the files' rollback sections where asked."""
 
         def planned() -> tuple[Plan, History]:
-            plan, history = self.plan_back(journal, count=count, to=to, backup=backup)
+            plan, history = self.plan_back(journal, count=count, to=to, backup=backup, from_file=from_file)
             self._refuse_saved_run(history)
             return plan, history
 
@@ -207,7 +213,8 @@ class Runner(Reader):
     def abandon(self, journal: Journal, run: str) -> History:
         """End a run that stopped half-way without finishing it; what its statements left half done is taken away.
 
-        What is committed stays: the history that is left says how far each migration is.
+        What is committed stays: the history that is left says how far each migration is. Where nothing is, the
+        migration is pending again. A partition that is half detached cannot be attached again: its detaching is ended.
         """
         return self._stoppable(journal, lambda stop: self._abandoned(journal, run, stop))
 
@@ -230,15 +237,25 @@ class Runner(Reader):
                 concurrently=True,
                 role=self.environment.role,
             )
-            cleaned = [
-                LeftoverCleaned(step=f"{partial.version}/{position + 1}", what=what)
-                for partial in history.partial
-                for position, started in partial.started.items()
-                for what in clean_up(journal.session, started, under=cleaning)
-            ]
+            monitor = Monitor(
+                lambda: journal.session.beside("monitor"),
+                pid=journal.session.pid,
+                journal_schema=self.environment.history.journal_schema,
+                locks=self.environment.locks,
+                told=self.told,
+            )
+            cleaned = []
+            with monitor, monitor.watching("abandon", hold=False):
+                for partial in history.partial:
+                    for position, started in partial.started.items():
+                        step = f"{partial.version}/{position + 1}"
+                        for what in clean_up(journal.session, started, under=cleaning):
+                            cleaned.append(LeftoverCleaned(step=step, what=what))
+                            self.told(cleaned[-1])
             prepare(journal.session, self.environment)
-            for event in cleaned:
-                self.told(event)
+            for partial in history.partial:
+                if not partial.changed_something:  # nothing of it is there: it is pending again
+                    journal.forget_partial(partial)
             journal.write_events(run, cleaned)
             journal.close_run(run, "abandoned")
             return journal.state()[1]

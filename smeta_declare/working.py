@@ -257,8 +257,8 @@ class Working:
             return LockHeld(
                 f"{self.position}: {watch.overdue} was held for longer than {self.environment.locks.hold_ms} ms",
                 location=location,
-                hint="whoever reads or writes there had to wait: do the long part before or after, in a migration "
-                "of its own, or allow more with locks.hold",
+                hint="whoever reads or writes there meanwhile has to wait: do the long part before or after, in a "
+                "migration of its own, or allow more with locks.hold, then run the command again",
             )
         if error.lock_not_available:
             blockers = tuple(f"blocked by {b}" for b in watch.blockers) if watch else ()

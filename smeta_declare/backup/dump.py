@@ -16,6 +16,7 @@ from smeta_declare.backup import store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupFailed, BackupRecord
 from smeta_declare.errors import Exit, Refused
+from smeta_declare.masking import Masker
 from smeta_declare.postgres.binaries import Binaries, program_version
 
 # What pg_dump prints, and what to do about it; the first that fits.
@@ -23,6 +24,10 @@ _HINTS = (
     (
         r"row-level security|row security",
         "row security would hide rows from this role: set `role` of the environment to one with BYPASSRLS",
+    ),
+    (
+        r'role "[^"]*" does not exist|permission denied to set role',
+        "create the role that the policy names, or correct `role:` of the policy; `smeta doctor --env NAME` checks it",
     ),
     (r"permission denied", "the role must be able to read everything that is dumped"),
     (r"No space left", "free space in the backup directory"),
@@ -275,9 +280,8 @@ class _Dump:
         return f"see who holds it (`smeta doctor --env {self.environment or 'NAME'}`)"
 
     def _explained(self, program: Path, status: int, said: str) -> BackupFailed:
-        for secret in (self.conninfo.get("password"), self.environ.get("PGPASSWORD")):
-            if secret:
-                said = said.replace(secret, "***")
+        secrets = (self.conninfo.get("password"), self.environ.get("PGPASSWORD"))
+        said = Masker.of(secret for secret in secrets if secret)(said)
         detail = said.strip().splitlines()[-10:]
         # pg_dump bounds its waiting for locks by statement_timeout.
         if re.search(r"due to (statement|lock) timeout", said):

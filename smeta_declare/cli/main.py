@@ -162,4 +162,8 @@ def _usage(error: click.UsageError) -> UsageError:
     asked = re.search(r"No such command '(.*)'", error.format_message())
     if asked and (close := nearest(asked[1], words)):
         hint = f"did you mean `smeta {close}`?"
+    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.parent is not None:
+        above = {option for parameter in cli.params for option in parameter.opts}
+        if error.option_name in above:
+            hint = f"it goes before the verb: smeta {error.option_name} …"
     return UsageError(error.format_message().rstrip("."), hint=hint)

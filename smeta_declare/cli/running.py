@@ -192,9 +192,9 @@ def abandoned_text(run: str, left: History, environment: str) -> str:
     """What an abandoned run leaves, and the ways on."""
     lines = [f"run {run} is abandoned"]
     for half in left.partial:
-        way = "forward" if half.direction == "forward" else "of the way back"
+        way = "forward" if half.direction == "forward" else "on the way back"
         lines.append(
-            f"  {half.version}: step {len(half.done)} of {half.steps} {way} is done and stays; "
+            f"  {half.version} ({way}): {half.words}, and stays; "
             + ways_text(left.ways_on(half, environment))
         )
     return "\n".join(lines)

@@ -14,7 +14,9 @@ from smeta_declare.errors import Exit
 from smeta_declare.plan import Plan
 
 
-def make_plan(app: App, name: str, *, to: str | None = None, rollback: int | None = None) -> Plan:
+def make_plan(
+    app: App, name: str, *, to: str | None = None, rollback: int | None = None, from_file: bool = False
+) -> Plan:
     """The plan of an environment, from what its database says now. Creates nothing there."""
     environment = app.checked(app.resolve(name))
     runner = app.runner(environment)
@@ -22,7 +24,7 @@ def make_plan(app: App, name: str, *, to: str | None = None, rollback: int | Non
         if rollback is None:
             plan, _ = runner.plan_forward(journal, to=to)
         else:
-            plan, _ = runner.plan_back(journal, count=rollback, to=to)
+            plan, _ = runner.plan_back(journal, count=rollback, to=to, from_file=from_file)
         return runner.bound(journal, plan)
 
 
@@ -40,6 +42,11 @@ def make_plan(app: App, name: str, *, to: str | None = None, rollback: int | Non
 @click.option(
     "--out", metavar="FILE", help="Write the plan to a file, which `smeta apply FILE` runs as it is."
 )
+@click.option(
+    "--from-file",
+    is_flag=True,
+    help="Undo with the rollback sections of the files as they are now, not with the SQL kept in the database.",
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Leave with 2 where there is something to do.")
 @options.plan_format
 @click.pass_obj
@@ -52,10 +59,13 @@ def command(
     out: str | None,
     output: str,
     *,
+    from_file: bool,
     detailed_exitcode: bool,
 ) -> int:
     """Show what apply would do: every statement, in its transaction. Nothing is changed or created."""
-    plan = make_plan(app, environment, to=to, rollback=rollback)
+    if from_file and rollback is None:
+        raise click.UsageError("--from-file goes with --rollback")
+    plan = make_plan(app, environment, to=to, rollback=rollback, from_file=from_file)
     document = plan.document()
     if output != "json":
         show_findings(plan.findings)

@@ -23,9 +23,16 @@ from smeta_declare.cli.running import (
 @click.argument("count", type=click.IntRange(min=1), required=False)
 @options.environment
 @click.option("--to", metavar="VERSION", help="Undo everything that was applied after this migration.")
+@click.option(
+    "--from-file",
+    is_flag=True,
+    help="Undo with the rollback sections of the files as they are now, not with the SQL kept in the database.",
+)
 @run_options
 @click.pass_obj
-def command(app: App, /, count: int | None, environment: str, to: str | None, **given: Any) -> None:
+def command(
+    app: App, /, count: int | None, environment: str, to: str | None, *, from_file: bool, **given: Any
+) -> None:
     """Undo the last COUNT migrations (1 where nothing is said) with the rollback SQL kept in the database."""
     if count is not None and to is not None:
         raise click.UsageError("give a number or --to, not both")
@@ -34,7 +41,9 @@ def command(app: App, /, count: int | None, environment: str, to: str | None, **
     runner = app.runner(resolved)
     with runner.connected() as journal:
         if run.dry_run:
-            plan, _ = runner.plan_back(journal, count=count or 1, to=to, backup=run.backup)
+            plan, _ = runner.plan_back(
+                journal, count=count or 1, to=to, backup=run.backup, from_file=from_file
+            )
             show_plan(plan, run.output, dry_run=True)
             return
         app.log.open()
@@ -44,6 +53,7 @@ def command(app: App, /, count: int | None, environment: str, to: str | None, **
             count=count or 1,
             to=to,
             backup=run.backup,
+            from_file=from_file,
             agreed=asked(app, resolved, run, "roll back"),
         )
     show_run(plan, result, run.output)

@@ -142,7 +142,9 @@ def connect(conninfo: Conninfo, timeouts: Timeouts, *, application_name: str = "
         raise ConnectionFailed(
             f"cannot connect to {conninfo}",
             detail=[message, f"the address comes from {conninfo.source}"],
-            hint="check user, password (PGPASSWORD, ~/.pgpass or the connection string) and database"
+            hint="name the service in ~/.pg_service.conf, or in the file that PGSERVICEFILE names"
+            if "definition of service" in message
+            else "check user, password (PGPASSWORD, ~/.pgpass or the connection string) and database"
             if secret_refused
             else "check that the server runs and that host, port and database are right",
             changed="nothing was run",

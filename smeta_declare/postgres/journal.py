@@ -24,7 +24,7 @@ from smeta_declare.postgres.connection import (
     privileges_explained,
 )
 from smeta_declare.postgres.history import FORMAT, ForeignHistory, history_of
-from smeta_declare.run import Direction, History, Progress, Target
+from smeta_declare.run import Direction, History, PartialMigration, Progress, Target
 
 if TYPE_CHECKING:
     from smeta_declare.events import Event
@@ -346,6 +346,12 @@ class Journal:
         place = {"version": version, "direction": direction, "position": position, "round": round}
         self.session.ask("forget_started", self._names, history=history, **place)
 
+    def forget_partial(self, partial: PartialMigration) -> None:
+        """Forget what was begun of a migration and left nothing."""
+        ((history, _),) = self.session.run(self.session.compose("history_id", self._names))[0].rows
+        for position in partial.started:
+            self.forget_started(history, partial.version, partial.direction, position, partial.round)
+
     def write_steps(self, history: str, run: str, works: Sequence[Work]) -> set[tuple[str, int]]:
         """Write the done rows of steps: version and position of those that were not there before."""
         rows = [
@@ -420,9 +426,10 @@ def _session_named(rows: Rows) -> str | None:
     if not rows:
         return None
     pid, user, application, address, since = rows[0]
-    return (
-        f"pid {pid}, user {user}, {application or 'no application name'}, {address or 'local'}, since {since}"
-    )
+    told = [f"pid {pid}", f"user {user}", application or "no application name"]
+    if since is not None:  # else our role may not see where from, and since when
+        told += [address or "local", f"since {since}"]
+    return ", ".join(told)
 
 
 def _place(history: str, work: Work) -> dict[str, Any]:

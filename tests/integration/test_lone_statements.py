@@ -376,12 +376,80 @@ def test_an_abandoned_run_leaves_nothing_half_built(workspace: Workspace, databa
     abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run["run"])
 
     assert abandoned.code == 0, abandoned.err
-    assert "1_a: step 1 of 3" in abandoned.out
+    assert "1_a (forward): step 1 of 3" in abandoned.out
     assert invalid(database) == []
     assert database.query("select outcome from smeta.run") == [("abandoned",)]
     assert workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"] == []
     assert workspace.smeta("rollback", "--env", "test").code == 0
     assert workspace.tables() == {"t"}
+
+
+def test_an_abandoned_migration_of_which_nothing_is_there_is_pending_again(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """Else the way back would step over it, and undo the one before."""
+    workspace.migration("1_a", "create table t (i int);\ninsert into t values (1), (1);", "drop table t;")
+    workspace.migration("2_b", "create unique index concurrently t_i on t (i);", "drop index if exists t_i;")
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    refused = workspace.smeta("rollback", "--env", "test")
+    assert refused.code == 5
+    assert "2_b is half done on its way forward: begun, and nothing of it is committed" in refused.err
+    assert "which leaves nothing of it" in refused.err
+    (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
+
+    assert workspace.smeta("apply", "--env", "test", "--abandon", run["run"]).code == 0
+
+    assert invalid(database) == []
+    status = workspace.smeta("status", "--env", "test", "--format", "json").json
+    assert [m["state"] for m in status["migrations"]] == ["applied", "pending"]
+
+
+def test_whom_the_clean_up_of_an_abandoned_run_waits_for_is_named(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    database.query("create table t (i int)")
+    workspace.migration("1_a", "create index concurrently t_i on t (i);")
+    cut_off(workspace, database, "create index concurrently%", "select * from t")
+    ((run,),) = database.query("select id::text from smeta.run")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn, application_name="slow")) as connection:
+        connection.execute("insert into t values (1)")
+        pid = connection.info.backend_pid
+        process = workspace.start("apply", "--env", "test", "--abandon", run)
+        until_running(database, "drop index concurrently%")
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        while "blocked" not in told:
+            told = process.stderr.readline()
+        connection.commit()
+    _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 0, err
+    assert f"pid {pid}, user {database.conninfo.parameters()['user']}, slow" in told
+    assert invalid(database) == []
+
+
+def test_a_way_back_that_fails_half_way_can_be_corrected_in_its_file(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    path = workspace.migration(
+        "1_a",
+        "create table t (i int);\ncreate index concurrently t_i on t (i);",
+        "drop index concurrently if exists t_i;\nselect 1 / 0;\ndrop table t;",
+    )
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    failed = workspace.smeta("rollback", "--env", "test")
+    assert failed.code == 5, failed.err
+    assert "run it with --from-file" in failed.err
+    text = path.read_text()
+    path.write_text(text.replace("drop index concurrently if exists t_i", "drop index concurrently t_i"))
+    assert workspace.smeta("rollback", "--env", "test", "--from-file").code == 3  # that has run already
+    path.write_text(text.replace("select 1 / 0;\n", ""))
+
+    done = workspace.smeta("rollback", "--env", "test", "--from-file")
+
+    assert done.code == 0, done.err
+    assert workspace.tables() == set()
+    assert workspace.applied() == []
 
 
 def test_the_journal_of_an_older_smeta_is_upgraded(workspace: Workspace, database: TestDatabase) -> None:

@@ -298,7 +298,7 @@ def test_a_way_back_that_is_not_there_is_not_told(workspace: Workspace, database
 
     abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run)
 
-    assert abandoned.out.rstrip().endswith("done and stays; `smeta apply --env test` goes on from there")
+    assert abandoned.out.rstrip().endswith("done, and stays; `smeta apply --env test` goes on from there")
     refused = smeta(workspace, "rollback", "--env", "test")
     assert refused.code == 3
     assert "next: it is half done: `smeta apply --env test` goes on from there" in refused.err
@@ -354,7 +354,7 @@ def test_a_rollback_section_that_came_later_is_not_used_and_that_is_said(workspa
 
     assert refused.code == 3
     assert "1_a was applied without a rollback section; the one in its file was added later" in refused.err
-    assert "next: write a new migration that undoes it: smeta undoes with the SQL that it kept" in refused.err
+    assert "next: undo it with that one: `smeta rollback --env test --from-file`" in refused.err
     assert workspace.tables() == {"a"}
 
 

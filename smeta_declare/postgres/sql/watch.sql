@@ -15,6 +15,7 @@ select waiting,
                       'query', pg_catalog.left(other.query, 200)) order by blocker.pid)
            from pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) as blocker (pid)
            left join pg_catalog.pg_stat_activity as other on other.pid = blocker.pid
+           where blocker.pid <> pg_catalog.pg_backend_pid()  -- this very look
        ) end,
        (select pg_catalog.jsonb_object_agg(relation.oid::regclass::text, held.mode)
         from pg_catalog.pg_locks as held

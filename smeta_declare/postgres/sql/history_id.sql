@@ -1,0 +1,1 @@
+select id::text, format from {journal}.history;
