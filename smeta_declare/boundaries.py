@@ -118,7 +118,9 @@ class StepsBuilder:
             raise PartialChanged(
                 f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
                 location=_first_other(works, partial),
-                hint="put the file back as it was; statements of a step that has not run may be edited",
+                hint="statements of a step that has not run may be edited, and plain ones may be added to it; what "
+                "runs alone or in batches is a step of its own and belongs into another migration. Or end the run "
+                "with --abandon, and roll back",
             )
         for work in works:
             if partial and work.position in partial.done:

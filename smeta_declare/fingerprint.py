@@ -73,11 +73,13 @@ def differences(
     return [
         f"{name} {_difference(before.get(name), now.get(name))}"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        if before.get(name) != now.get(name) or (name in before) != (name in now)
     ]
 
 
 def _difference(before: Mapping[str, str] | None, now: Mapping[str, str] | None) -> str:
+    if before is None and now is None:
+        return "is named by one of the two only"
     if before is None:
         return "is there now"
     if now is None:

@@ -228,7 +228,6 @@ class Plan:
     request: str = "apply"  # what was asked for, as the command says it
     continues: str | None = None  # the open run whose target this plan keeps
     from_file: bool = False  # a way back: with the files' rollback sections, not the kept ones
-    backup: bool = True  # whether the backup that the policies ask for is taken
     objects: Mapping[str, Mapping[str, str] | None] | None = (
         None  # what the statements name, and its dependents
     )
@@ -255,7 +254,6 @@ class Plan:
             "environment": self.environment,
             "direction": self.direction,
             "request": self.request,
-            "backup": self.backup,
             "from_file": self.from_file,
             "continues": self.continues,
             "target": dict(self.target),

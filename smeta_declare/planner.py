@@ -101,7 +101,6 @@ def plan_apply(
         steps,
         policy,
         request=f"apply --to {to}" if to else "apply",
-        backup=backup,
         noticed=noticed,
     )
 
@@ -195,7 +194,6 @@ def made_plan(
     policy: BackupPolicy | None,
     *,
     request: str,
-    backup: bool,
     from_file: bool = False,
     continues: str | None = None,
     noticed: Iterable[Diagnostic] = (),
@@ -221,7 +219,6 @@ def made_plan(
             "last": history.applied[-1].version if history.applied else None,
         },
         settings=environment.settings(),
-        backup=backup,
         from_file=from_file,
         role=environment.role,
         transaction=environment.transaction,

@@ -118,12 +118,11 @@ class Runner(Reader):
         mine = any(run.plan == saved.id for run in history.open_runs)
         if history.open_runs and not mine:
             raise self._run_open(history.open_runs[0])
-        to, backup = saved.to, bool(saved.decision["backup"])
         if saved.forward:
-            plan, history = self.plan_forward(journal, to=to, backup=backup)
+            plan, history = self.plan_forward(journal, to=saved.to)
         else:
             plan, history = self.plan_back(
-                journal, count=saved.count, to=to, backup=backup, from_file=bool(saved.decision["from_file"])
+                journal, count=saved.count, to=saved.to, from_file=bool(saved.decision["from_file"])
             )
         if mine:
             refuse_other_rest(saved, plan)

@@ -120,7 +120,6 @@ def plan_rollback(
         builder.steps(()),
         policy,
         request=request,
-        backup=backup,
         from_file=from_file,
         continues=continues,
     )

@@ -13,7 +13,7 @@ import click
 
 from smeta_declare import __version__
 from smeta_declare.cli.app import App
-from smeta_declare.cli.views import show_bug, show_error
+from smeta_declare.cli.views import show_bug, show_error, talk
 from smeta_declare.diagnostics import nearest
 from smeta_declare.errors import Exit, SmetaError, Stopped, UsageError
 
@@ -123,6 +123,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         outcome = cli.main(args=arguments, prog_name="smeta", standalone_mode=False)
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as bare:
+        talk(bare.ctx.get_help() if bare.ctx else "")
+        return Exit.USAGE
     except click.UsageError as error:
         show_error(_usage(error))
         return Exit.USAGE

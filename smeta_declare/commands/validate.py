@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import click
 
 from smeta_declare.cli.app import App
+from smeta_declare.cli.plan_view import counted
 from smeta_declare.cli.views import answer, show_findings
 from smeta_declare.diagnostics import Diagnostic
 from smeta_declare.errors import InvalidInput, InvalidManifest
@@ -54,7 +55,7 @@ def validate_project(app: App, names: tuple[str, ...]) -> Verdict:
             found += error.as_findings()
         verdict.mistakes |= {f"{f.location} {f.message}": f for f in found}
         verdict.noticed |= {f"{f.location} {f.message}": f for f in noticed}
-        verdict.checked.append(f"{name}: {len(environment.migrations)} migrations")
+        verdict.checked.append(f"{name}: {counted(len(environment.migrations), 'migration')}")
     return verdict
 
 

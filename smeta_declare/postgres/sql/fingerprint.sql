@@ -117,7 +117,7 @@ parts (kind, name, aspect, part) as (
     from relations r join pg_catalog.pg_sequence q on q.seqrelid = r.oid
     union all
     select 'relation', r.name, 'grants', grants::text
-    from relations r, pg_catalog.unnest(r.relacl) as grants
+    from relations r, pg_catalog.unnest(coalesce(r.relacl, pg_catalog.acldefault(case r.relkind when 'S' then 's' else 'r' end::"char", r.relowner))) as grants
     union all
     select 'relation', r.name, 'grants', pg_catalog.quote_ident(a.attname) || ' ' || grants::text
     from relations r
@@ -131,7 +131,7 @@ parts (kind, name, aspect, part) as (
     from functions
     union all
     select 'function', name, 'grants', grants::text
-    from functions, pg_catalog.unnest(proacl) as grants
+    from functions, pg_catalog.unnest(coalesce(proacl, pg_catalog.acldefault('f', proowner))) as grants
     union all
     select 'type', name, 'definition', pg_catalog.concat_ws(' ', typtype, pg_catalog.pg_get_userbyid(typowner),
                pg_catalog.format_type(nullif(typbasetype, 0), typtypmod), typnotnull, typdefault, nullif(typcollation, 0)::regcollation)
@@ -151,11 +151,11 @@ parts (kind, name, aspect, part) as (
     from types t join pg_catalog.pg_range r on r.rngtypid = t.oid
     union all
     select 'type', name, 'grants', grants::text
-    from types, pg_catalog.unnest(typacl) as grants
+    from types, pg_catalog.unnest(coalesce(typacl, pg_catalog.acldefault('T', typowner))) as grants
     union all
     select 'schema', pg_catalog.quote_ident(nspname), 'owner', pg_catalog.pg_get_userbyid(nspowner) from spaces
     union all
-    select 'schema', pg_catalog.quote_ident(nspname), 'grants', grants::text from spaces, pg_catalog.unnest(nspacl) as grants
+    select 'schema', pg_catalog.quote_ident(nspname), 'grants', grants::text from spaces, pg_catalog.unnest(coalesce(nspacl, pg_catalog.acldefault('n', nspowner))) as grants
     union all
     select 'extension', pg_catalog.quote_ident(extname), 'version', extversion from pg_catalog.pg_extension
 )
