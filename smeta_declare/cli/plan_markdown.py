@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smeta_declare.cli.plan_view import header, migration_line, plan_text, summary
+from smeta_declare.cli.plan_view import header, losses, migration_line, plan_text, summary
 
 LONGEST = 65_536  # characters of a comment on GitHub
 _FENCE = "`" * 4
@@ -22,8 +22,9 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
             "",
             "| | |",
             "|---|---|",
-            *(f"| {title} | {_cell(value)} |" for title, value in header(document)),
+            *(f"| {title} | {_plain(value)} |" for title, value in header(document)),
             "",
+            *_lost(losses(decision)),
             *_findings(document["facts"]["findings"]),
             *(f"- `{migration_line(m)}`" for m in decision["migrations"]),
             "",
@@ -43,6 +44,12 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     kept = whole[:room].rpartition("\n")[0]
     left = len(whole.splitlines()) - len(kept.splitlines())
     return head + opening + kept + note.format(left) + closing
+
+
+def _lost(losses: list[str]) -> Iterator[str]:
+    yield from (f"- **destroys** {_plain(what)}" for what in losses)
+    if losses:
+        yield ""
 
 
 def _findings(findings: list[dict[str, Any]]) -> Iterator[str]:
@@ -67,7 +74,3 @@ def _plain(text: str) -> str:
     for mark, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(mark, instead)
     return "".join("\\" + c if c in "\\`*_[]|#@" else c for c in text)
-
-
-def _cell(text: str) -> str:
-    return _plain(text)

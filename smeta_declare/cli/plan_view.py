@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from smeta_declare.effects import destroyed, strongest_lock
 from smeta_declare.inheritance import duration_text
+from smeta_declare.parser import shallow
 from smeta_declare.summary import summarised
 
 Json = Mapping[str, Any]
@@ -75,6 +77,7 @@ def plan_text(document: Json) -> str:
             if decision["continues"]
             else []
         ),
+        *(f"  ! destroys {what}" for what in losses(decision)),
         *(f"  {migration_line(migration)}" for migration in decision["migrations"]),
     ]
     for step in decision["steps"]:
@@ -130,7 +133,24 @@ def _work(work: Json, places: Iterator[list[Any]]) -> list[str]:
 def _statement(statement: Json, places: Iterator[list[Any]]) -> list[str]:
     file, line, _ = next(places)
     words = summarised(statement["text"], statement["kind"])
-    return [f"  -- {words}  ({file}:{line})", *(f"  {line}" for line in statement["text"].splitlines())]
+    lock = strongest_lock(*_tree(statement))
+    told = f", {lock}" if lock else ""
+    return [f"  -- {words}  ({file}:{line}{told})", *(f"  {line}" for line in statement["text"].splitlines())]
+
+
+def _tree(statement: Json) -> tuple[str, Mapping[str, Any]]:
+    return shallow(statement["text"])[0]
+
+
+def losses(decision: Json) -> list[str]:
+    """What the plan takes away for good, and which migration does it; best effort, by the kinds of statements."""
+    return [
+        f"{what} ({work['version']})"
+        for step in decision["steps"]
+        for work in step.get("works", ())
+        for statement in work["statements"]
+        for what in destroyed(*_tree(statement))
+    ]
 
 
 def _question(kind: str, question: Json, places: Iterator[list[Any]]) -> list[str]:

@@ -53,7 +53,7 @@ def test_there_and_back_and_there_again(workspace: Workspace, database: TestData
     assert workspace.smeta("rollback", "--env", "test").out == "rolled back 2_b\n"
     assert workspace.tables() == {"a"}
     assert workspace.applied() == ["1_a"]
-    assert workspace.smeta("rollback", "5", "--env", "test").out == "rolled back 1_a\n"
+    assert workspace.smeta("rollback", "1", "--env", "test").out == "rolled back 1_a\n"
     assert workspace.tables() == set()
     assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.tables() == {"a", "b"}

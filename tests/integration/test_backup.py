@@ -193,7 +193,7 @@ def test_password_is_in_no_argument_and_no_message(
         backup(database, stand_in(pg_dump, tmp_path, script), backups, password="s3cr et'\\")
 
     assert "s3cr" not in (tmp_path / "arguments").read_text()
-    assert caught.value.detail == ("it was ***",)
+    assert caught.value.detail == ("it was «secret»",)
 
 
 def test_password_lets_in(database: TestDatabase, pg_dump: PgDump, backups: Path) -> None:

@@ -320,6 +320,34 @@ def test_an_abandoned_run_ends_its_plan(planned: Workspace, stopped: Path, datab
     assert planned.applied() == ["1_a", "2_b", "3_c"]
 
 
+def test_a_secret_is_in_no_plan_view_log_or_table(workspace: Workspace, database: TestDatabase) -> None:
+    canary = "canary-7f3a9c1e"
+    workspace.environment = "vars: {password: {secret: TRIAL_SECRET}}"
+    workspace.environ["TRIAL_SECRET"] = canary
+    workspace.migration(
+        "1_a",
+        "create table kept (what text);\n"
+        "insert into kept values (encode(sha256({{ password | literal }}::bytea), 'hex'));",
+        "delete from kept where what = {{ password | literal }};\ndrop table kept;",
+    )
+    file = plan(workspace)
+    told = []
+    for form in ("human", "json", "markdown", "sql"):
+        shown = workspace.smeta("show", str(file), "--format", form)
+        told += [shown.out, shown.err]
+    applied = workspace.smeta("-v", "apply", str(file))
+    assert applied.code == 0, applied.err
+    back = workspace.smeta("plan", "--env", "test", "--rollback", "--out", str(workspace.root / "back.json"))
+    told += [applied.out, applied.err, back.out, back.err]
+    told += [path.read_text() for path in workspace.root.rglob("*") if path.is_file()]
+    tables = ("schema_migrations", "smeta.run", "smeta.step", "smeta.event")
+    told += [str(database.query(f"select t::text from {table} t")) for table in tables]  # noqa: S608
+
+    assert [text for text in told if canary in text] == []
+    assert "TRIAL_SECRET" in file.read_text()
+    assert database.query("select what = encode(sha256(%s::bytea), 'hex') from kept", canary) == [(True,)]
+
+
 def test_every_plan_keeps_to_its_schema_and_shows_in_every_form(planned: Workspace) -> None:
     file = plan(planned)
     for form in ("human", "json", "markdown", "sql"):
