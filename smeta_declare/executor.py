@@ -106,6 +106,7 @@ class _Run:
         self.committed: list[str] = []
         self.rows = {row.version: row.checksum for row in history.applied}
         self.steps_done = 0  # of this run, as the journal has them
+        self.number = 0  # of the last history row
         self.unwritten = ""  # the last migration's history row: it travels with what follows
 
     def run(self) -> RunResult:
@@ -117,7 +118,7 @@ class _Run:
             raise StateChanged(
                 "the history changed while the run was being prepared", hint="run the command again"
             )
-        self.working.history_id = now.id
+        self.working.history_id, self.number = now.id, now.last_number
         self.journal.open_run(self.working.run, self.plan)
         self.working.told(
             RunStarted(
@@ -299,7 +300,10 @@ class _Run:
             working.ask(question)
         working.end_work(work, begun)
         if work.record:
-            self.unwritten = self.journal.applied_sql(work.record, working.spent[work.version])
+            self.number += 1
+            self.unwritten = self.journal.applied_sql(
+                work.record, working.spent[work.version], number=self.number
+            )
 
     def _next(self, timeouts: Timeouts, then: str = "") -> None:
         """Clean the session, write the history row that is waiting, and go on: one message for all."""

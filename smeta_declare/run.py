@@ -122,6 +122,7 @@ class History:
 
     id: str | None = None
     applied: tuple[AppliedMigration, ...] = ()  # in the order of application
+    last_number: int = 0  # of the last one
     rounds: Mapping[tuple[str, Direction], int] = field(default_factory=dict)
     partial: tuple[PartialMigration, ...] = ()
     open_runs: tuple[OpenRun, ...] = ()

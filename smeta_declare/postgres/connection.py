@@ -333,19 +333,21 @@ class Session:
         """One of our own texts with identifiers and values in their places."""
         pieces = _text(name)
         filled = {
-            key: sql.Identifier(*([v] if isinstance(v, str) else v)) for key, v in (identifiers or {}).items()
+            key: _identifier(v if isinstance(v, str) else tuple(v)) for key, v in (identifiers or {}).items()
         }
         return "".join(
             piece
             if kind == "text"
-            else filled[piece].as_string(self._connection)
+            else filled[piece]
             if kind == "identifier"
-            else sql.Literal(values[piece]).as_string(self._connection)
+            else self.literal(values[piece])
             for kind, piece in pieces
         )
 
     def literal(self, value: object) -> str:
         """A value as an SQL literal."""
+        if isinstance(value, str) and "\0" not in value:  # libpq's own way: a tenth of the time
+            return pq.Escaping(self._connection.pgconn).escape_literal(value.encode()).decode()
         return sql.Literal(value).as_string(self._connection)
 
     def on_notice(self, told: Callable[[str, str], None]) -> None:
@@ -402,6 +404,11 @@ def _answer(cursor: psycopg.Cursor[Any]) -> Answer:
         return Answer((), [], cursor.statusmessage or "", cursor.rowcount)
     columns = tuple(column.name for column in cursor.description)
     return Answer(columns, cursor.fetchall(), cursor.statusmessage or "", cursor.rowcount)
+
+
+@cache
+def _identifier(name: str | tuple[str, ...]) -> str:
+    return sql.Identifier(*((name,) if isinstance(name, str) else name)).as_string()
 
 
 _PLACE = re.compile(r"%\((\w+)\)s|\{(\w+)\}")

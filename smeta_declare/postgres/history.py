@@ -78,6 +78,7 @@ def history_of(answers: list[Answer]) -> History:
             kept_texts[version] = KeptRollback(**{**kept, "secrets": tuple(kept["secrets"])})
     return History(
         id=ids[0][0],
+        last_number=rows[-1][13] if rows else 0,
         applied=tuple(
             AppliedMigration(
                 version=row[0],

@@ -410,11 +410,13 @@ class Journal:
         """Add the rows of a batch."""
         self.session.ask("backfill_count", self._names, **_place(history, work), rows=rows)
 
-    def applied_sql(self, record: HistoryRow, execution_time_ms: int) -> str:
-        """The statement that writes a history row."""
+    def applied_sql(self, record: HistoryRow, execution_time_ms: int, *, number: int) -> str:
+        """The statement that writes a history row; `number` is its place in the order of application."""
         row = {field.name: getattr(record, field.name) for field in fields(record)}
-        row["execution_time_ms"] = execution_time_ms
-        return self.session.compose("applied", self._names, row=json.dumps(row, ensure_ascii=False))
+        row["details"] = json.dumps(row["details"], ensure_ascii=False)
+        return self.session.compose(
+            "applied", self._names, **row, execution_time_ms=execution_time_ms, number=number
+        )
 
     def forget(self, versions: Sequence[str]) -> None:
         """Remove history rows."""

@@ -1,7 +1,7 @@
 -- The state a plan starts from, in one round trip: history, rows, steps of every unfinished or finished round, open runs.
 select id::text, format from {journal}.history;
 select version, name, description, applied_at, applied_by, execution_time_ms, checksum, meaning, inputs,
-       forward_sql, rollback_sql, validation_sql, details::text
+       forward_sql, rollback_sql, validation_sql, details::text, id
 from {table}
 order by id;
 select version, direction, round, steps, finished,
