@@ -89,7 +89,8 @@ def test_recursive_and_exploding_aliases_end() -> None:
 def test_depth_is_refused_before_the_parser_dies_of_it(text: str) -> None:
     faults = refused(text)
 
-    assert any("nested deeper" in fault for fault in faults), [fault[:200] for fault in faults]
+    # Newer versions of libyaml have a limit of their own, and tell it.
+    assert any("nested deeper" in f or "nesting depth" in f for f in faults), [f[:200] for f in faults]
 
 
 @pytest.mark.parametrize(
