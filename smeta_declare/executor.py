@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,6 @@ from smeta_declare.plan import (
     BackfillStep,
     BackupStep,
     Plan,
-    PlannedStatement,
     Step,
     TransactionStep,
     Work,
@@ -465,24 +464,10 @@ class _Run:
 
 def check_secrets(plan: Plan, secrets: Mapping[str, str]) -> None:
     """Refuse before anything runs where a late-bound value has no value."""
-    needed = sorted({slot.name for s in _statements(plan) for slot in s.secrets})
+    needed = sorted({slot.name for s in plan.statements() for slot in s.secrets})
     missing = [name for name in needed if secrets.get(name) is None]
     if missing:
         raise Refused(
             f"no value for {', '.join(missing)}",
             hint=f"set the environment variable {missing[0]}: the plan only names it",
         )
-
-
-def _statements(plan: Plan) -> Iterator[PlannedStatement]:
-    for step in plan.steps:
-        match step:
-            case BackupStep():
-                pass
-            case TransactionStep():
-                for work in step.works:
-                    yield from work.statements
-                    yield from (q.statement for q in work.validations)
-                yield from (q.statement for q in step.checks)
-            case AutocommitStep() | BackfillStep():
-                yield step.statement

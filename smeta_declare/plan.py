@@ -287,7 +287,16 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """Every object that a statement names, as written."""
-        return tuple(sorted({name for s in _statements(self.steps) for name in s.names}))
+        return tuple(sorted({name for s in self.statements() for name in s.names}))
+
+    def statements(self) -> Iterator[PlannedStatement]:
+        """Every statement and question in the order of the decision."""
+        for step in self.steps:
+            for work in _works(step):
+                yield from work.statements
+                yield from (question.statement for question in work.validations)
+            if isinstance(step, TransactionStep):
+                yield from (question.statement for question in step.checks)
 
 
 def canonical_digest(value: object) -> str:
@@ -304,16 +313,6 @@ def _works(step: Step) -> tuple[Work, ...]:
             return step.works
         case AutocommitStep() | BackfillStep():
             return (step.work,)
-
-
-def _statements(steps: Iterable[Step]) -> Iterator[PlannedStatement]:
-    """Every statement and question in the order of the decision."""
-    for step in steps:
-        for work in _works(step):
-            yield from work.statements
-            yield from (question.statement for question in work.validations)
-        if isinstance(step, TransactionStep):
-            yield from (question.statement for question in step.checks)
 
 
 def _places(steps: Iterable[Step]) -> Iterator[Location]:
