@@ -269,7 +269,7 @@ class Backfill:
             raise CommitUnknown(
                 f"the connection broke while a batch of step {self.step.id} was being committed",
                 hint="run the same command again: it asks the database what became of the batch",
-                changed="the batches before it are committed; whether this one is, is open",
+                changed=f"committed: {self.committed or 'no batch before it'}; whether this one is, is open",
             ) from error
         if status != "COMMIT":
             raise TransactionEnded(f"the server answered {status} to COMMIT of a batch of {self.step.id}")
