@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import SmetaError
-from smeta_declare.run import History, ways_text
+from smeta_declare.run import History, Named, run_ways, ways_text
 from smeta_declare.standalone import (
     BuildsIndex,
     DetachesPartition,
@@ -193,7 +193,7 @@ class Left(NamedTuple):
     way: str  # the command that goes on from there
 
 
-def left(found: History, environment: str) -> tuple[Left, ...]:
+def left(found: History, environment: Named) -> tuple[Left, ...]:
     """What the journal has begun and not finished, outside of transactions."""
     return tuple(
         Left(
@@ -345,7 +345,7 @@ def runner(rows: Rows) -> Iterator[Diagnostic]:
         )
 
 
-def history(found: History, environment: str, *, running: bool) -> Iterator[Diagnostic]:
+def history(found: History, environment: Named, *, running: bool) -> Iterator[Diagnostic]:
     """What was begun and not finished, and what to run."""
     for partial in found.partial:
         way = "forward" if partial.direction == "forward" else "back"
@@ -367,8 +367,7 @@ def history(found: History, environment: str, *, running: bool) -> Iterator[Diag
             message=f"run {run.id} ({run.request}), begun {run.started_at:%Y-%m-%d %H:%M:%S%z} by {run.started_by}, "
             "stopped or died; nobody works on it",
             object=run.id,
-            hint=f"smeta {run.request} --env {environment} goes on from there; "
-            f"smeta apply --env {environment} --abandon {run.id} gives it up",
+            hint=run_ways(run, environment),
         )
     for version in found.erased:
         yield Diagnostic(

@@ -187,7 +187,7 @@ class _Examination:
 
     def _left(self) -> tuple[diagnosis.Left, ...]:
         """What statements of smeta may have left half done, and the command that goes on from there."""
-        return diagnosis.left(self.found, self.reader.environment.name) if self.found else ()
+        return diagnosis.left(self.found, self.reader.environment) if self.found else ()
 
     # asking
 
@@ -295,7 +295,7 @@ class _Examination:
         except SmetaError as error:
             self.findings.append(diagnosis.of_error(error, object=str(self.reader.environment.history)))
         else:
-            self.findings += diagnosis.history(found, self.reader.environment.name, running=self.running)
+            self.findings += diagnosis.history(found, self.reader.environment, running=self.running)
         finally:
             self._undo()
 

@@ -103,6 +103,7 @@ class Environment:
     transaction: Literal["all", "each"]
     order: Literal["lenient", "strict"]
     protected: bool
+    require: tuple[str, ...] = ()  # what every plan must carry
     timeouts: Timeouts
     locks: Locks
     backup: BackupPolicy | None
@@ -121,6 +122,7 @@ class Environment:
         """
         return {
             "protected": self.protected,
+            "require": sorted(self.require),
             "order": self.order,
             "timeouts": asdict(self.timeouts),
             "locks": {**asdict(self.locks), "terminate_blockers": list(self.locks.terminate_blockers)},

@@ -79,6 +79,7 @@ def built_in() -> dict[KeyPath, Any]:
     return {
         ("role",): None,
         ("protected",): False,
+        ("require",): [],
         ("transaction",): "all",
         ("order",): "lenient",
         ("timeouts", "connect"): duration_text(timeouts.connect_ms),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -13,8 +13,9 @@ from smeta_declare import parsetree
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location
+from smeta_declare.effects import DESTRUCTIVE, MOST_COUNTED, Loss, losses
 from smeta_declare.environment import HistoryPlace, Timeouts
-from smeta_declare.parser import tree
+from smeta_declare.parser import shallow, tree
 from smeta_declare.run import Direction, KeptRollback
 from smeta_declare.standalone import Effect, as_dict
 from smeta_declare.summary import summarised
@@ -208,6 +209,24 @@ class PlannedMigration:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedLoss:
+    """Data that the plan takes away, by which migration, and how many rows that is now; None: nobody can tell."""
+
+    version: str
+    what: str
+    rows: int | None
+
+    @property
+    def words(self) -> str:
+        """The loss and its size for a person."""
+        if self.rows is None:
+            return f"{self.what}: rows not counted"
+        if self.rows > MOST_COUNTED:
+            return f"{self.what}: more than {MOST_COUNTED:,} rows"
+        return f"{self.what}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}" if self.rows else self.what
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What `apply` or `rollback` will do to one database, in order."""
@@ -235,6 +254,24 @@ class Plan:
     catalog: str | None = None  # digest of the whole schema; told, and no part of the decision
     address: str = ""  # where the target was reached; told, and no part of the decision
     findings: tuple[Diagnostic, ...] = ()
+    lost: tuple[CountedLoss, ...] = ()  # told, and no part of the decision: rows come and go
+
+    @property
+    def destroys_rows(self) -> bool:
+        """Whether it takes away rows that exist now, as far as anybody can tell."""
+        return any(loss.rows != 0 for loss in self.lost)
+
+    @property
+    def losses(self) -> tuple[tuple[str, Loss], ...]:
+        """What data it takes away, and which migration does: by the kinds of its statements."""
+        return tuple(
+            (work.version, loss)
+            for step in self.steps
+            for work in _works(step)
+            for statement in work.statements
+            if statement.kind in DESTRUCTIVE
+            for loss in losses(*shallow(statement.text)[0])
+        )
 
     @property
     def empty(self) -> bool:
@@ -275,6 +312,7 @@ class Plan:
             # where each statement of the decision stands, in its order
             "places": [[at.file, at.line, at.column] for at in _places(self.steps)],
             "findings": [f.as_dict() for f in self.findings],
+            "losses": [asdict(loss) for loss in self.lost],
         }
         return {
             "format": FORMAT,

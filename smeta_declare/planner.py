@@ -115,8 +115,9 @@ def refuse_open(environment: Environment, history: History, direction: Direction
         run = history.open_run(partial.direction)
         if partial.direction == direction or (partial.direction == "forward" and run is None):
             continue
-        resume = history.ways_on(partial, environment.name)[0]
-        end = f"smeta apply --env {environment.name} --abandon {run.id}" if run else ""
+        resume = history.ways_on(partial, environment)[0]
+        consent = f" --confirm {environment.name}" if environment.protected else ""
+        end = f"smeta apply --env {environment.name} --abandon {run.id}{consent}" if run else ""
         then = "and roll back" if partial.changed_something else "which leaves nothing of it"
         way_out = f", or end its run with `{end}`, {then}" if run else ""
         raise RunOpen(

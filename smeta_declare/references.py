@@ -77,6 +77,25 @@ def _inheritance(data: Mapping[str, Any], document: Document) -> Iterator[Diagno
         own = _mapping(block).get("protected", True)
         if guarded and own is not True and not isinstance(own, Deferred):
             yield unprotected(document, name, guarded[0])
+        demanded = [_list(_mapping(environments[n]).get("require")) for n in line[:-1]]
+        if "require" in _mapping(block):
+            yield from undemanded(document, name, demanded, _list(_mapping(block)["require"]))
+
+
+def undemanded(
+    document: Document, name: str, demanded: Iterable[list[Any]], own: list[Any]
+) -> Iterator[Diagnostic]:
+    """An environment drops what the ones it extends demand of every plan."""
+    if any(isinstance(item, Deferred) for item in own):
+        return  # known when the environment is resolved
+    for item in dict.fromkeys(item for items in demanded for item in items):
+        if item not in own and not isinstance(item, Deferred):
+            yield mistake(
+                "manifest-value",
+                f"`{name}` extends an environment that requires {item}, and cannot drop that",
+                document.at(("environments", name, "require")),
+                hint=f"add {item} to `require:` here; a list replaces the one it inherits",
+            )
 
 
 def unprotected(document: Document, name: str, base: str) -> Diagnostic:

@@ -108,7 +108,7 @@ def build_status(
         half = partial.get(entry.version)
         if half:
             way = "" if half.direction == "forward" else " (on the way back)"
-            ways = ways_text(history.ways_on(half, environment.name))
+            ways = ways_text(history.ways_on(half, environment))
             note = f"{half.words}{way}; {ways}"
             lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
         elif row:
@@ -123,7 +123,7 @@ def build_status(
     listed = {e.version for e in environment.migrations}
     for half in history.partial:
         if half.version not in listed:
-            ways = ways_text(history.ways_on(half, environment.name))
+            ways = ways_text(history.ways_on(half, environment))
             note = (
                 f"step {len(half.done)} of {half.steps} is done, and the manifest does not list it any more: "
                 f"list it again, then {ways}"

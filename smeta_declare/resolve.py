@@ -26,7 +26,7 @@ from smeta_declare.environment import (
 from smeta_declare.errors import UnknownEnvironment
 from smeta_declare.inheritance import Leaf, built_in, duration_ms, merged, nested
 from smeta_declare.manifest import Manifest, schema_findings
-from smeta_declare.references import chain, expectation, reference_findings, unprotected
+from smeta_declare.references import chain, expectation, reference_findings, undemanded, unprotected
 from smeta_declare.rendered import Secret, Value
 from smeta_declare.schemas import Deferred, KeyPath, path_text
 from smeta_declare.yaml_source import Document, invalid, mistake
@@ -176,7 +176,7 @@ def _is_for(entry: Any, environment: str) -> bool:
 
 
 def _check_protection(work: _Resolution) -> None:
-    """`protected: ${…}` is known only now: it may not take back what was inherited either."""
+    """`protected: ${…}` and `require: [${…}]` are known only now: they may not take back what was inherited."""
     environments, guard = work.manifest.data["environments"], None
     for name in chain(environments, work.name):
         block = environments[name] or {}
@@ -186,6 +186,12 @@ def _check_protection(work: _Resolution) -> None:
         if guard and own is not True and not isinstance(own, Deferred):
             work.findings.append(unprotected(work.document, name, guard))
         guard = name if own is True else guard
+    demanded: list[list[Any]] = []
+    for name in chain(environments, work.name):
+        if "require" in (environments[name] or {}):
+            known = work.known(environments[name]["require"] or [], ("environments", name, "require"))
+            work.findings += undemanded(work.document, name, demanded, known)
+            demanded.append(known)
 
 
 def _override_variables(work: _Resolution, leaves: dict[KeyPath, Leaf]) -> None:
@@ -323,6 +329,7 @@ def _environment(
         transaction=get("transaction"),
         order=get("order"),
         protected=get("protected"),
+        require=tuple(get("require")),
         timeouts=timeouts,
         locks=Locks(
             timeout_ms=duration_ms(get("locks", "timeout")),

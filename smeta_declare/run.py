@@ -8,9 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Direction = Literal["forward", "rollback"]
+
+
+class Named(Protocol):
+    """An environment, as far as the commands that change it depend on it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def protected(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +118,22 @@ class OpenRun:
     saved: bool = False  # whether that was a file
 
 
+def run_ways(run: OpenRun, environment: Named) -> str:
+    """The commands that finish an open run and that end it, as a sentence.
+
+    An environment that has become protected since takes saved plans only: then only the second one is there.
+    """
+    consent = f" --confirm {environment.name}" if environment.protected else ""
+    end = f"end it: `smeta apply --env {environment.name} --abandon {run.id}{consent}`"
+    if run.saved:
+        return f"finish it: `smeta apply FILE{consent}` with the file of plan {run.plan[:12]}, or {end}"
+    return (
+        end
+        if environment.protected
+        else f"finish it: `smeta {run.request} --env {environment.name}`, or {end}"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptRollback:
     """Rollback SQL of a migration whose history row is gone already, kept by the journal until it is finished."""
@@ -130,6 +156,9 @@ class History:
         default_factory=dict
     )  # of rollbacks that are half done
     erased: tuple[str, ...] = ()  # applied as the journal has it, and yet without a row
+    settings: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # what the manifest said of each environment when it last ran
     unjournaled: tuple[str, ...] = ()  # with a row, and yet never finished as the journal has it
 
     def find(self, version: str) -> AppliedMigration | None:
@@ -148,14 +177,23 @@ class History:
         """The run of a direction that was opened and never closed."""
         return next((run for run in self.open_runs if run.direction == direction), None)
 
-    def ways_on(self, half: PartialMigration, environment: str) -> tuple[str, ...]:
+    def ways_on(self, half: PartialMigration, environment: Named) -> tuple[str, ...]:
         """The commands that half-done work accepts: the first goes on; a second one, where there is one, undoes it."""
-        run = self.open_run(half.direction)
+        run, name = self.open_run(half.direction), environment.name
+        consent = f" --confirm {name}" if environment.protected else ""
+        if run is not None and run.saved:
+            return (f"smeta apply FILE{consent}",)  # the plan whose id the run has
+        forward, request = f"smeta apply --env {name}", run.request if run else "rollback"
+        back = f"smeta {request} --env {name}"
+        if environment.protected:
+            forward, back = (
+                f"smeta plan {kind}--env {name} --out FILE && smeta apply FILE{consent}"
+                for kind in ("", "--rollback ")
+            )
         if half.direction == "rollback":
-            return (f"smeta {run.request if run else 'rollback'} --env {environment}",)
-        on = f"smeta apply --env {environment}"
-        back = run is None and half.changed_something and half.version in self.rollback_texts
-        return (on, f"smeta rollback --env {environment}") if back else (on,)
+            return (back,)
+        undone = run is None and half.changed_something and half.version in self.rollback_texts
+        return (forward, back) if undone else (forward,)
 
     def digest(self) -> str:
         """SHA-256 over everything here that decides what a plan does."""

@@ -12,23 +12,26 @@ from typing import TypeVar
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
+from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import Refused, SmetaError, UsageError
 from smeta_declare.events import BackupProgressed, BackupTaken, Blocked, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
 from smeta_declare.monitor import Blocker, Monitor
-from smeta_declare.plan import BackupStep, Plan, Question
+from smeta_declare.plan import BackupStep, CountedLoss, Plan, Question
 from smeta_declare.planner import RunOpen, plan_apply
+from smeta_declare.policy import loosened, refuse_unmet, unmet
 from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
+from smeta_declare.postgres.losses import counted
 from smeta_declare.postgres.settings import settings
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
-from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways, ways_text
+from smeta_declare.saved import PlanStale, PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 from smeta_declare.way_back import kept_slots, plan_rollback
@@ -79,7 +82,7 @@ class Runner(Reader):
             to=to,
             backup=backup,
         )
-        return plan, history
+        return self._told_more(journal, plan, history), history
 
     def plan_back(
         self,
@@ -102,7 +105,23 @@ class Runner(Reader):
             section_now=self._rollback_section,
             from_file=from_file,
         )
-        return plan, history
+        return self._told_more(journal, plan, history), history
+
+    def _told_more(self, journal: Journal, plan: Plan, history: History) -> Plan:
+        """The plan with how many rows it takes away now, and with what its policies let happen that they did not."""
+        findings = [*plan.findings, *unmet(self.environment, plan)]
+        if before := history.settings.get(plan.environment):
+            findings += loosened(plan.environment, before, plan.settings)
+        lost = plan.losses
+        rows = counted(journal.session, [loss for _, loss in lost])
+        return replace(
+            plan,
+            findings=tuple(findings),
+            lost=tuple(
+                CountedLoss(version=version, what=loss.what, rows=number)
+                for (version, loss), number in zip(lost, rows, strict=True)
+            ),
+        )
 
     def bound(self, journal: Journal, plan: Plan) -> Plan:
         """The plan with the digests of the objects that its statements name: what it may be saved with."""
@@ -129,7 +148,18 @@ class Runner(Reader):
         else:
             plan = self.bound(journal, plan)
             refuse_difference(saved, plan)
+            plan = self._catalog_compared(saved, plan)
         return replace(plan, saved=saved.id), history
+
+    def _catalog_compared(self, saved: SavedPlan, plan: Plan) -> Plan:
+        """Something that the plan does not touch may have changed: refused where that is asked for, else told."""
+        if saved.document["facts"]["catalog"] == plan.catalog:
+            return plan
+        message = "the schema has changed since the plan was made, though nothing that the plan touches"
+        if "unchanged_catalog" in self.environment.require:
+            raise PlanStale(message, hint="make a new plan, and let it be reviewed")
+        notice = Diagnostic(code="catalog-changed", severity=Severity.LOW, message=message)
+        return replace(plan, findings=(*plan.findings, notice))
 
     def _refuse_saved_run(self, history: History) -> None:
         """The run of a saved plan is finished by that plan, so that nothing else runs than what was reviewed."""
@@ -138,16 +168,10 @@ class Runner(Reader):
                 raise self._run_open(run)
 
     def _run_open(self, run: OpenRun) -> RunOpen:
-        name = self.environment.name
         what = f"of plan {run.plan[:12]}" if run.saved else f"of `smeta {run.request}`"
-        again = (
-            f"smeta apply {'FILE' if run.saved else f'--env {name}'}"
-            if run.direction == "forward" or run.saved
-            else f"smeta {run.request} --env {name}"
-        )
         return RunOpen(
             f"the run {run.id} {what} is not finished",
-            hint=f"finish it: `{again}`, or end it: `smeta apply --env {name} --abandon {run.id}`",
+            hint=run_ways(run, self.environment),
             changed="nothing was run now",
         )
 
@@ -301,6 +325,7 @@ class Runner(Reader):
         self._take_lock(journal, stop)
         try:
             plan, history = planned()
+            refuse_unmet(self.environment, plan)
             with stop.paused():
                 agreed(plan)
             stop.check()
@@ -413,7 +438,7 @@ class Runner(Reader):
             Verification(
                 name=f"{p.version} complete",
                 failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {len(p.done)} of "
-                f"{p.steps} steps are committed; {ways_text(history.ways_on(p, self.environment.name))}",
+                f"{p.steps} steps are committed; {ways_text(history.ways_on(p, self.environment))}",
                 half_done=True,
             )
             for p in history.partial

@@ -139,7 +139,7 @@ def _no_way_back(
         message = f"{version} was applied without a rollback section; the one in its file was added later"
         hint = f"undo it with that one: `smeta rollback --env {environment.name} --from-file`; or {hint}"
     if half := history.partial_of(version, "forward"):
-        hint = f"it is half done: {ways_text(history.ways_on(half, environment.name))}"
+        hint = f"it is half done: {ways_text(history.ways_on(half, environment))}"
     if later:
         hint += (
             f"; `smeta rollback {len(later)} --env {environment.name}` undoes what was applied after it: "

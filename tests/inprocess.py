@@ -12,24 +12,19 @@ from unittest import mock
 
 from smeta_declare.cli import main, views
 from smeta_declare.masking import Masker
-from tests.workspace import Outcome, Workspace
+from tests.workspace import Outcome
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def smeta(workspace: Workspace, *arguments: str, environ: Mapping[str, str] | None = None) -> Outcome:
-    """Run a command in a project, as `Workspace.smeta` does in a process of its own."""
-    return smeta_in(workspace.root, *arguments, environ={**workspace.environ, **(environ or {})})
-
-
-def smeta_in(directory: Path, *arguments: str, environ: Mapping[str, str]) -> Outcome:
+def smeta_in(directory: Path, *arguments: str, environ: Mapping[str, str], stdin: str = "") -> Outcome:
     """Run a command in a directory under exactly this environ; what it changes of the process is put back."""
     out, err = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     with (
         contextlib.chdir(directory),
         mock.patch.dict(os.environ, environ, clear=True),
-        mock.patch("sys.stdin", io.StringIO()),
+        mock.patch("sys.stdin", io.StringIO(stdin)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -24,7 +24,7 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
             "|---|---|",
             *(f"| {title} | {_plain(value)} |" for title, value in header(document)),
             "",
-            *_lost(losses(decision)),
+            *_lost(losses(document)),
             *_findings(document["facts"]["findings"]),
             *(f"- `{migration_line(m)}`" for m in decision["migrations"]),
             "",

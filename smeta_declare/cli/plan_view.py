@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smeta_declare.effects import destroyed, strongest_lock
+from smeta_declare.effects import strongest_lock
 from smeta_declare.inheritance import duration_text
 from smeta_declare.parser import shallow
+from smeta_declare.plan import CountedLoss
 from smeta_declare.summary import summarised
 
 Json = Mapping[str, Any]
@@ -77,7 +78,7 @@ def plan_text(document: Json) -> str:
             if decision["continues"]
             else []
         ),
-        *(f"  ! destroys {what}" for what in losses(decision)),
+        *(f"  ! destroys {what}" for what in losses(document)),
         *(f"  {migration_line(migration)}" for migration in decision["migrations"]),
     ]
     for step in decision["steps"]:
@@ -142,15 +143,9 @@ def _tree(statement: Json) -> tuple[str, Mapping[str, Any]]:
     return shallow(statement["text"])[0]
 
 
-def losses(decision: Json) -> list[str]:
-    """What the plan takes away for good, and which migration does it; best effort, by the kinds of statements."""
-    return [
-        f"{what} ({work['version']})"
-        for step in decision["steps"]
-        for work in step.get("works", ())
-        for statement in work["statements"]
-        for what in destroyed(*_tree(statement))
-    ]
+def losses(document: Json) -> list[str]:
+    """What the plan takes away for good, how many rows that was, and which migration does it."""
+    return [f"{CountedLoss(**lost).words} ({lost['version']})" for lost in document["facts"]["losses"]]
 
 
 def _question(kind: str, question: Json, places: Iterator[list[Any]]) -> list[str]:

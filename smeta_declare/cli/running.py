@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,10 +13,10 @@ from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.plan_view import plan_sql, plan_text, summary
 from smeta_declare.cli.views import answer, answer_json, show_findings, talk
-from smeta_declare.environment import Environment
+from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
-from smeta_declare.plan import Plan
+from smeta_declare.plan import CountedLoss, Plan
 from smeta_declare.run import ways_text
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
 
 class ConsentMissing(Refused):
-    """A protected environment needs its name given."""
+    """A protected environment needs its name given; rows that exist are destroyed only where that is agreed to."""
 
     code = "consent-missing"
+
+
+class PlanRequired(Refused):
+    """A protected environment is changed by a saved plan only."""
+
+    code = "plan-required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,7 @@ class RunOptions:
     skip_backup: str | None
     no_backup: bool
     confirm: str | None
+    allow_destructive: bool
     runner_wait: str | None
     lock_timeout: str | None
     auto_approve: bool  # accepted, and consents to nothing
@@ -66,7 +73,12 @@ def run_options(command: AnyCommand) -> AnyCommand:
             click.option(
                 "--confirm",
                 metavar="NAME",
-                help="The name of the protected environment: consent without being asked.",
+                help="The name of the environment: consent to change a protected one, and to destroy rows.",
+            ),
+            click.option(
+                "--allow-destructive",
+                is_flag=True,
+                help="Consent to destroy rows that exist now, and no more.",
             ),
             click.option(
                 "--runner-wait",
@@ -106,7 +118,7 @@ def note_skipped_backup(runner: Runner, given: RunOptions) -> None:
 
 
 def asked(app: App, environment: Environment, given: RunOptions, what: str) -> Callable[[Plan], None]:
-    """Tells the plan's summary, then asks for consent where the environment is protected."""
+    """Tells the plan's summary, then asks for the consent that it needs."""
 
     def agree(plan: Plan) -> None:
         if plan.empty:
@@ -114,25 +126,52 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
         if not app.quiet:
             talk(summary(plan.decision, plan.address))
             show_findings(plan.findings)
-        consent(environment, given.confirm, interactive=app.interactive, what=what)
+        consent(environment, given, interactive=app.interactive, what=what, lost=plan.lost)
 
     return agree
 
 
-def consent(environment: Environment, given: str | None, *, interactive: bool, what: str) -> None:
-    """Refuse a protected environment whose name was neither given nor typed."""
+def consent(
+    environment: Environment,
+    given: RunOptions,
+    *,
+    interactive: bool,
+    what: str,
+    lost: Sequence[CountedLoss] = (),
+) -> None:
+    """Refuse a protected environment, or a plan that destroys rows, without consent; the embedded server needs none."""
     name = environment.name
-    if given is not None and given != name:
-        raise ConsentMissing(f"--confirm {given} does not name the environment {name}")
-    if not environment.protected or given == name:
+    if given.confirm is not None and given.confirm != name:
+        raise ConsentMissing(f"--confirm {given.confirm} does not name the environment {name}")
+    destroyed = [loss.words for loss in lost if loss.rows != 0]
+    reasons = [f"{name} is protected"] if environment.protected else []
+    options = [f"--confirm {name}"]
+    if destroyed and not given.allow_destructive:
+        options += [] if reasons else ["--allow-destructive"]
+        reasons.append(f"rows that exist now would be destroyed in {name}")
+    if not reasons or given.confirm == name or isinstance(environment.database, EmbeddedDatabase):
         return
     if interactive:
-        question = f"{name} is protected. Type its name to {what}"
+        for words in destroyed:
+            talk(f"destroys {words}")
+        question = f"{'; '.join(reasons)}. Type its name to {what}"
         if click.prompt(question, err=True, default="", show_default=False) == name:
             return
     raise ConsentMissing(
-        f"{name} is protected", hint=f"repeat with --confirm {name}, or type the name when asked"
+        "; ".join(reasons),
+        detail=destroyed,
+        hint=f"repeat with {' or '.join(options)}, or type the name when asked",
     )
+
+
+def refuse_unsaved(environment: Environment, plan: str) -> None:
+    """Refuse to change a protected environment by anything but a saved plan; `plan` is how one is made."""
+    if environment.protected and not isinstance(environment.database, EmbeddedDatabase):
+        raise PlanRequired(
+            f"{environment.name} is protected: only a saved plan changes it",
+            hint=f"`{plan} --env {environment.name} --out FILE`, let it be reviewed, "
+            f"then `smeta apply FILE --confirm {environment.name}`",
+        )
 
 
 def show_plan(plan: Plan, output: str, *, dry_run: bool = False) -> None:
@@ -188,7 +227,7 @@ def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
             answer(f"rolled back {migration.version}")
 
 
-def abandoned_text(run: str, left: History, environment: str) -> str:
+def abandoned_text(run: str, left: History, environment: Environment) -> str:
     """What an abandoned run leaves, and the ways on."""
     lines = [f"run {run} is abandoned"]
     for half in left.partial:

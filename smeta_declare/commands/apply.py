@@ -15,6 +15,7 @@ from smeta_declare.cli.running import (
     asked,
     consent,
     note_skipped_backup,
+    refuse_unsaved,
     run_options,
     show_plan,
     show_run,
@@ -49,12 +50,14 @@ def command(
     if environment is None:
         raise click.UsageError("name the environment with --env NAME, or a plan: smeta apply FILE")
     resolved = app.checked(with_locks(app.resolve(environment), run))
+    if abandon is None and not run.dry_run:
+        refuse_unsaved(resolved, "smeta plan" + (f" --to {to}" if to else ""))
     runner = app.runner(resolved)
     with runner.connected() as journal:
         if abandon is not None:
-            consent(resolved, run.confirm, interactive=app.interactive, what="abandon the run")
+            consent(resolved, run, interactive=app.interactive, what="abandon the run")
             app.log.open()
-            answer(abandoned_text(abandon, runner.abandon(journal, abandon), environment))
+            answer(abandoned_text(abandon, runner.abandon(journal, abandon), resolved))
             return
         if run.dry_run:
             plan, _ = runner.plan_forward(journal, to=to, backup=run.backup)

@@ -12,6 +12,7 @@ from smeta_declare.cli.running import (
     RunOptions,
     asked,
     note_skipped_backup,
+    refuse_unsaved,
     run_options,
     show_plan,
     show_run,
@@ -38,6 +39,12 @@ def command(
         raise click.UsageError("give a number or --to, not both")
     run = RunOptions(**given)
     resolved = with_locks(app.resolve(environment), run)
+    if not run.dry_run:
+        way = f"--to {to}" if to else "--rollback" + (f" {count}" if count else "")
+        refuse_unsaved(
+            resolved,
+            "smeta plan " + ("--rollback " if to else "") + way + (" --from-file" if from_file else ""),
+        )
     runner = app.runner(resolved)
     with runner.connected() as journal:
         if run.dry_run:

@@ -15,7 +15,7 @@ from smeta_declare.run import (
     Started,
 )
 
-FORMAT = 3  # of the journal
+FORMAT = 4  # of the journal
 
 
 class ForeignHistory(Refused):
@@ -31,8 +31,8 @@ class NewerJournal(Refused):
 
 
 def history_of(answers: list[Answer]) -> History:
-    """The history from the four answers of `history.sql`: ids, rows, steps by round, open runs."""
-    ids, rows, steps, runs = (answer.rows for answer in answers)
+    """The history from the answers of `history.sql`: ids, rows, steps by round, open runs, settings of last runs."""
+    ids, rows, steps, runs, settings = (answer.rows for answer in answers)
     if not ids:
         raise ForeignHistory(
             "the journal is empty: its row in `history` is gone", hint="restore it from a backup"
@@ -118,5 +118,6 @@ def history_of(answers: list[Answer]) -> History:
             for version, direction in last_finished.items()
             if direction == "forward" and version not in present
         ),
+        settings={environment: said for environment, said in settings if said},
         unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
     )

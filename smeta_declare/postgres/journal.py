@@ -297,6 +297,7 @@ class Journal:
             versions=[m.version for m in plan.migrations],
             plan=plan.saved or plan.id,
             saved=plan.saved is not None,
+            settings=json.dumps(plan.settings, ensure_ascii=False),
             tool=__version__,
         )
         self.session.run(self.session.compose("close_dead_runs", self._names, run=run) + opening)

@@ -118,28 +118,31 @@ SCENARIOS = (
     ),
     Scenario(name="vacuum", scripts=_around("vacuum (analyze) items;\n", "")),
     Scenario(
-        name="back", scripts=_FOUR, prepare=(("apply",),), arguments=("rollback", "--to", "1_customers")
+        name="back",
+        scripts=_FOUR,
+        prepare=(("apply",),),
+        arguments=("rollback", "--to", "1_customers", "--allow-destructive"),
     ),
     Scenario(
         name="back-each",
         scripts=_FOUR,
         transaction="each",
         prepare=(("apply",),),
-        arguments=("rollback", "--to", "1_customers"),
+        arguments=("rollback", "--to", "1_customers", "--allow-destructive"),
     ),
     Scenario(
         name="back-count",
         scripts=_FOUR,
         transaction="each",
         prepare=(("apply",),),
-        arguments=("rollback", "2"),
+        arguments=("rollback", "2", "--allow-destructive"),
         counted=True,
     ),
     Scenario(
         name="back-drop",
         scripts=_around(_BUILD, _DROP),
         prepare=(("apply",),),
-        arguments=("rollback", "--to", "1_before"),
+        arguments=("rollback", "--to", "1_before", "--allow-destructive"),
         blocked="items",
     ),
     Scenario(
@@ -147,7 +150,7 @@ SCENARIOS = (
         scripts=_around(_DROP, _BUILD),
         setup=_WITH_INDEX,
         prepare=(("apply",),),
-        arguments=("rollback", "--to", "1_before"),
+        arguments=("rollback", "--to", "1_before", "--allow-destructive"),
         blocked="items",
     ),
     # A second execution of a batch shows by itself: n would be one more.
@@ -156,7 +159,7 @@ SCENARIOS = (
         name="back-batch",
         scripts=_around(_BATCHES, _BATCHES_BACK),
         prepare=(("apply",),),
-        arguments=("rollback", "--to", "1_before"),
+        arguments=("rollback", "--to", "1_before", "--allow-destructive"),
     ),
 )
 

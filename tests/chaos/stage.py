@@ -399,7 +399,7 @@ class _Play:
         for _ in range(RETRIES):
             if code == 0:
                 return
-            done = self.work.smeta(*self.arguments)
+            done = self.work.process(*self.arguments)
             code = done.code
             self.report.codes.append(code)
             self.report.told.append(done.err)

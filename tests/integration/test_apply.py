@@ -618,18 +618,6 @@ def test_a_role_owns_what_is_created(workspace: Workspace, database: TestDatabas
         database.query_as_admin(f"drop owned by {role}; drop role {role}")
 
 
-def test_a_protected_environment_wants_its_name(workspace: Workspace) -> None:
-    workspace.environment = "protected: true"
-    workspace.migration("1_a", "create table a (id int);")
-
-    for arguments in ((), ("--auto-approve",), ("--confirm", "other")):
-        refused = workspace.smeta("apply", "--env", "test", *arguments)
-        assert refused.code == 3
-        assert "error[consent-missing]" in refused.err
-    assert workspace.tables() == set()
-    assert workspace.smeta("apply", "--env", "test", "--confirm", "test").code == 0
-
-
 def test_verify_finds_what_was_changed_by_hand(workspace: Workspace, database: TestDatabase) -> None:
     workspace.migration(
         "1_a", "create table a (id int);", "drop table a;", "select 1 from pg_class where relname = 'a';"
@@ -710,7 +698,7 @@ def test_a_secret_is_nowhere_but_in_the_database(workspace: Workspace, database:
     kept = database.query("select row_to_json(m)::text from public.schema_migrations m")
     assert canary not in kept[0][0]
     assert "secret TRIAL_PASSWORD" in kept[0][0]
-    assert workspace.smeta("rollback", "--env", "test", environ=environ).code == 0
+    assert workspace.smeta("rollback", "--env", "test", "--allow-destructive", environ=environ).code == 0
 
 
 def test_a_secret_is_masked_in_the_servers_own_words(workspace: Workspace) -> None:
@@ -960,7 +948,7 @@ def test_a_migration_that_writes_history_itself_is_rolled_back(
     assert workspace.smeta("apply", "--env", "test").code == 0
     workspace.migration("2_b", f"create table b (id int);\n{harm}", "drop table b;")
 
-    refused = workspace.smeta("apply", "--env", "test")
+    refused = workspace.smeta("apply", "--env", "test", "--allow-destructive")
 
     assert refused.code == 1, refused.err
     assert "is as it was before" in refused.err

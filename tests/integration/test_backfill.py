@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.waiting import until
 from tests.workspace import Outcome, Workspace
@@ -42,7 +41,7 @@ def touched(database: TestDatabase) -> list[tuple[int, int]]:
 
 
 def apply(workspace: Workspace) -> Outcome:
-    return smeta(workspace, "apply", "--env", "test")
+    return workspace.smeta("apply", "--env", "test")
 
 
 @contextlib.contextmanager
@@ -144,7 +143,7 @@ def test_delete_and_insert_select(workspace: Workspace, database: TestDatabase) 
         "-- smeta: batch key=id size=8\ndelete from items where id % 2 = 0;",
     )
 
-    done = apply(workspace)
+    done = workspace.smeta("apply", "--env", "test", "--allow-destructive")
 
     assert done.code == 0, done.err
     assert database.query("select count(*), min(label) from kept") == [(25, "item 10")]
@@ -190,7 +189,7 @@ def test_it_goes_on_after_kill_9(workspace: Workspace, database: TestDatabase) -
         process.communicate()
         assert 0 < _rows(database) < 400
 
-    status = smeta(workspace, "status", "--env", "test", "--format", "json").json
+    status = workspace.smeta("status", "--env", "test", "--format", "json").json
     assert status["migrations"][0]["state"] == "partial"
     done = workspace.smeta("apply", "--env", "test", "--runner-wait", "20s")
 
@@ -199,7 +198,7 @@ def test_it_goes_on_after_kill_9(workspace: Workspace, database: TestDatabase) -
     assert database.query("select n, count(*) from items group by n") == [(1, 400)]
     assert touched(database) == [(400, 1)]
     assert database.query("select rows from smeta.backfill") == [(400,)]
-    back = smeta(workspace, "rollback", "--env", "test")
+    back = workspace.smeta("rollback", "--env", "test")
     assert back.code == 0, back.err
     assert database.query("select n, count(*) from items group by n") == [(0, 400)]
 
@@ -492,7 +491,7 @@ def test_partitions_and_a_table_made_by_the_same_migration(
     done = apply(workspace)
 
     assert done.code == 0, done.err
-    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert workspace.smeta("rollback", "--env", "test", "--allow-destructive").code == 0
     assert workspace.tables() == set()
     assert apply(workspace).code == 0
     assert database.query("select round, rows from smeta.backfill order by round") == [(0, 50), (1, 50)]
@@ -506,7 +505,7 @@ def test_the_plan_says_what_a_batch_is(workspace: Workspace, database: TestDatab
         "update items set tenant = 'x';",
     )
 
-    plan = smeta(workspace, "plan", "--env", "test")
+    plan = workspace.smeta("plan", "--env", "test")
 
     assert plan.code == 0, plan.err
     assert "── in batches of 5,000 rows of items, by id: each is a transaction of its own" in plan.out
@@ -554,10 +553,10 @@ def test_a_backfill_that_was_abandoned_can_be_undone(workspace: Workspace, datab
     with locked(database, "select * from items where id = 25 for update"):
         assert apply(workspace).code == 5
     ((run,),) = database.query("select id::text from smeta.run where finished_at is null")
-    assert smeta(workspace, "rollback", "--env", "test").code == 5  # while the run is open
-    assert smeta(workspace, "apply", "--env", "test", "--abandon", run).code == 0
+    assert workspace.smeta("rollback", "--env", "test").code == 5  # while the run is open
+    assert workspace.smeta("apply", "--env", "test", "--abandon", run).code == 0
 
-    undone = smeta(workspace, "rollback", "--env", "test")
+    undone = workspace.smeta("rollback", "--env", "test")
 
     assert undone.code == 0, undone.err
     assert "2_fill" in undone.out

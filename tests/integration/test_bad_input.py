@@ -12,7 +12,6 @@ import psycopg
 import pytest
 
 from smeta_declare.project import LARGEST
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Outcome, Workspace
 
@@ -20,7 +19,7 @@ TABLE = "create table a (id int);"
 
 
 def apply(workspace: Workspace, *arguments: str) -> Outcome:
-    return smeta(workspace, "apply", "--env", "test", *arguments)
+    return workspace.smeta("apply", "--env", "test", *arguments)
 
 
 def assert_untouched(database: TestDatabase) -> None:
@@ -75,7 +74,7 @@ def test_a_manifest_that_is_a_directory_or_not_there(offline: Workspace) -> None
     assert "error[manifest-missing]: no smeta.yaml in " in missing.err
     assert "--manifest FILE" in missing.err
     assert apply(offline).code == 78
-    named = smeta(offline, "--manifest", "smeta.yaml", "status", "--env", "test")
+    named = offline.smeta("--manifest", "smeta.yaml", "status", "--env", "test")
     assert (named.code, named.err.splitlines()[0]) == (
         78,
         "error[manifest-missing]: smeta.yaml is not a file",
@@ -83,12 +82,12 @@ def test_a_manifest_that_is_a_directory_or_not_there(offline: Workspace) -> None
 
 
 def test_an_environment_that_is_not_there_or_not_given(offline: Workspace) -> None:
-    unknown = smeta(offline, "apply", "--env", "tset")
+    unknown = offline.smeta("apply", "--env", "tset")
     assert unknown.code == 64
     assert "error[unknown-environment]: there is no environment `tset`" in unknown.err
     assert "did you mean `test`?" in unknown.err
 
-    missing = smeta(offline, "apply")
+    missing = offline.smeta("apply")
     assert missing.code == 64
     assert "--env" in missing.err
 
@@ -122,7 +121,7 @@ def test_a_command_line_that_asks_for_what_does_not_exist(
 ) -> None:
     workspace.migration("1_a", TABLE)
 
-    refused = smeta(workspace, *arguments, "--env", "test")
+    refused = workspace.smeta(*arguments, "--env", "test")
 
     assert refused.code == 64
     assert words in refused.err
@@ -197,7 +196,7 @@ def test_the_mistakes_of_all_files_are_told_at_once(offline: Workspace) -> None:
     offline.migration("2_b", "select {{ nothing }};")
     offline.migration("3_c", "commit;")
 
-    refused = smeta(offline, "validate")
+    refused = offline.smeta("validate")
 
     assert refused.code == 78
     for place in ("1_a.sql:4:1", "2_b.sql:4:8", "3_c.sql:4:1"):
@@ -216,7 +215,7 @@ def test_the_mistakes_of_all_files_are_told_at_once(offline: Workspace) -> None:
 def test_a_file_in_another_encoding(offline: Workspace, content: bytes, words: str) -> None:
     offline.migration("1_a", "").write_bytes(content)
 
-    refused = smeta(offline, "validate")
+    refused = offline.smeta("validate")
 
     assert refused.code == 78
     assert words in refused.err
@@ -227,7 +226,7 @@ def test_a_file_that_is_too_large_is_not_read(offline: Workspace) -> None:
     with offline.migration("1_a", TABLE).open("r+b") as file:
         file.truncate(LARGEST + 1)  # a hole in the file, not a full disk
 
-    refused = smeta(offline, "validate")
+    refused = offline.smeta("validate")
 
     assert refused.code == 78
     assert "migrations/1_a.sql is larger than 64 MiB" in refused.err
@@ -242,7 +241,7 @@ def test_files_and_list_that_differ(offline: Workspace) -> None:
     assert refused.code == 78
     assert "error[migration-missing]: 1_a is listed in the manifest" in refused.err
     assert "error[migration-unlisted]: migrations/2_b.sql is on disk" in refused.err
-    assert smeta(offline, "validate").code == 78
+    assert offline.smeta("validate").code == 78
 
 
 @pytest.mark.parametrize("name", ["../secret.sql", "/etc/hostname", "part/../../secret.sql", "link.sql"])
@@ -255,7 +254,7 @@ def test_an_include_stays_in_the_directory(offline: Workspace, name: str) -> Non
         offline.versions.append("link")
     offline.migration("1_a", f'{TABLE}\n{{% include "{name}" %}}')
 
-    refused = smeta(offline, "render", "--env", "test")
+    refused = offline.smeta("render", "--env", "test")
 
     assert refused.code == 78
     assert "gotcha" not in refused.out + refused.err
@@ -266,7 +265,7 @@ def test_a_link_out_of_the_directory_is_no_migration(offline: Workspace) -> None
     offline.migration("1_a", "").unlink()
     offline.file("1_a").symlink_to("../secret.sql")
 
-    refused = smeta(offline, "render", "--env", "test")
+    refused = offline.smeta("render", "--env", "test")
 
     assert refused.code == 78
     assert (
@@ -289,7 +288,7 @@ def test_line_ends_and_a_bom_do_not_matter(workspace: Workspace, bom: bytes, end
 
     assert done.code == 0, done.err
     assert workspace.tables() == {"a"}
-    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert workspace.smeta("rollback", "--env", "test").code == 0
     assert workspace.tables() == set()
 
 
@@ -328,7 +327,7 @@ create table "semi;colon" ("a;'b" int);
     assert database.query("select body(), (select n from b), t from a") == [
         (1, 1, ' ; \' -- "$$" commit; '),
     ]
-    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert workspace.smeta("rollback", "--env", "test", "--allow-destructive").code == 0
     assert workspace.tables() == set()
 
 
@@ -409,7 +408,7 @@ def test_a_server_that_cannot_be_reached(offline: Workspace, url: str) -> None:
     offline.environ["TRIAL_URL"] = url
 
     for command in (("apply",), ("plan",), ("status",), ("rollback",), ("verify",), ("history",)):
-        failed = smeta(offline, *command, "--env", "test")
+        failed = offline.smeta(*command, "--env", "test")
         assert failed.code == 4
         assert "error[connection]: cannot connect to " in failed.err
         assert "environments.test.database (TRIAL_URL)" in failed.err
@@ -562,7 +561,7 @@ def test_a_rollback_that_fails_in_the_middle(workspace: Workspace, database: Tes
     )
     assert apply(workspace).code == 0
 
-    failed = smeta(workspace, "rollback", "--env", "test")
+    failed = workspace.smeta("rollback", "--env", "test")
 
     assert failed.code == 1
     assert 'table "nowhere" does not exist' in failed.err
@@ -573,7 +572,7 @@ def test_a_rollback_that_fails_in_the_middle(workspace: Workspace, database: Tes
     assert workspace.tables() == {"a", "b"}
     assert workspace.applied() == ["1_a"]
     database.query("create table nowhere ()")
-    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert workspace.smeta("rollback", "--env", "test").code == 0
     assert workspace.tables() == set()
 
 
@@ -588,7 +587,7 @@ def test_a_database_that_somebody_closed_to_writing(workspace: Workspace, databa
     assert "error[read-only-database]: default_transaction_read_only is on" in refused.err
     assert "alter database" in refused.err
     assert_untouched(database)
-    assert smeta(workspace, "status", "--env", "test").code == 0
+    assert workspace.smeta("status", "--env", "test").code == 0
 
 
 # the log
@@ -601,13 +600,13 @@ def test_a_log_that_cannot_be_written(workspace: Workspace, database: TestDataba
     (workspace.root / "migration.log").mkdir()
 
     for arguments in (("apply",), ("rollback",)):
-        refused = smeta(workspace, *arguments, "--env", "test")
+        refused = workspace.smeta(*arguments, "--env", "test")
         assert refused.code == 3
         assert "error[log-unwritable]" in refused.err
         assert "Is a directory" in refused.err
         assert "--log-file" in refused.err
     assert_untouched(database)
-    elsewhere = smeta(workspace, "--log-file", "run.log", "apply", "--env", "test")
+    elsewhere = workspace.smeta("--log-file", "run.log", "apply", "--env", "test")
     assert elsewhere.code == 0
     assert '"event": "run-finished"' in (workspace.root / "run.log").read_text()
 
@@ -617,7 +616,7 @@ def test_a_log_that_cannot_be_written(workspace: Workspace, database: TestDataba
 def test_a_disk_that_is_full_ends_the_log_and_not_the_run(workspace: Workspace) -> None:
     workspace.migration("1_a", TABLE)
 
-    done = smeta(workspace, "--log-file", "/dev/full", "apply", "--env", "test")
+    done = workspace.smeta("--log-file", "/dev/full", "apply", "--env", "test")
 
     assert done.code == 0, done.err
     assert "No space left on device" in done.err
@@ -650,12 +649,12 @@ def test_a_history_row_that_somebody_deleted_is_missed(workspace: Workspace, dat
     workspace.migration("1_a", TABLE, "drop table a;")
     workspace.migration("2_b", "create table b (id int);", "drop table b;")
     for command in ("apply", "rollback", "apply"):
-        assert smeta(workspace, command, "--env", "test").code == 0
-    assert "row-erased" not in smeta(workspace, "plan", "--env", "test").err
+        assert workspace.smeta(command, "--env", "test").code == 0
+    assert "row-erased" not in workspace.smeta("plan", "--env", "test").err
     database.query("delete from public.schema_migrations where version = '2_b'")
 
-    status = smeta(workspace, "status", "--env", "test")
-    verified = smeta(workspace, "verify", "--env", "test")
+    status = workspace.smeta("status", "--env", "test")
+    verified = workspace.smeta("verify", "--env", "test")
     failed = apply(workspace)
 
     assert "its history row is gone" in status.out
@@ -668,7 +667,7 @@ def test_a_history_row_that_somebody_deleted_is_missed(workspace: Workspace, dat
     # Whoever undid the rest by hand, too, goes on; and back again it is no news.
     database.query("drop table b")
     assert apply(workspace).code == 0
-    assert smeta(workspace, "verify", "--env", "test").code == 0
-    assert smeta(workspace, "rollback", "--env", "test").code == 0
+    assert workspace.smeta("verify", "--env", "test").code == 0
+    assert workspace.smeta("rollback", "--env", "test").code == 0
     assert "row-erased" not in apply(workspace, "--dry-run").err
     assert workspace.applied() == ["1_a"]

@@ -8,7 +8,6 @@ import signal
 import psycopg
 import pytest
 
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.waiting import until, until_running
 from tests.workspace import Workspace
@@ -32,7 +31,7 @@ def test_without_a_free_connection_nothing_runs(workspace: Workspace, database: 
     workspace.migration("1_a", "create table a (id int);")
     limit(database, 1)
     with contextlib.closing(psycopg.connect(database.conninfo.dsn)):
-        outcomes = [smeta(workspace, verb, "--env", "test") for verb in ("status", "plan", "apply")]
+        outcomes = [workspace.smeta(verb, "--env", "test") for verb in ("status", "plan", "apply")]
 
     assert [o.code for o in outcomes] == [4, 4, 4]
     for outcome in outcomes:
@@ -41,7 +40,7 @@ def test_without_a_free_connection_nothing_runs(workspace: Workspace, database: 
         assert "nothing was run" in outcome.err
     limit(database, -1)
     assert workspace.tables() == set()
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.applied() == ["1_a"]
 
 
@@ -51,7 +50,7 @@ def test_without_a_second_connection_the_run_goes_on_unwatched(
     workspace.migration("1_a", "create table a (id int);\nselect pg_sleep(0.8);")
     limit(database, 1)
 
-    done = smeta(workspace, "apply", "--env", "test")
+    done = workspace.smeta("apply", "--env", "test")
 
     limit(database, -1)
     assert done.code == 0, done.err
@@ -71,7 +70,7 @@ def test_a_session_that_is_ended_and_not_let_in_again(workspace: Workspace, data
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [database.name]
             )
             _, said = run.communicate(timeout=60)
-            refused = smeta(workspace, "apply", "--env", "test")
+            refused = workspace.smeta("apply", "--env", "test")
             admin.execute(f'alter database "{database.name}" allow_connections true'.encode())
 
     assert run.returncode == 4, said
@@ -79,7 +78,7 @@ def test_a_session_that_is_ended_and_not_let_in_again(workspace: Workspace, data
     assert "everything was rolled back" in said
     assert (refused.code, "is not currently accepting connections" in refused.err) == (4, True)
     workspace.migration("1_a", "create table a (id int);")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.applied() == ["1_a"]
 
 
@@ -108,7 +107,7 @@ def test_a_client_that_hangs_in_a_transaction_is_rolled_back_by_the_server(
     assert "committed by this run: 1_a/1; the step that failed was rolled back" in said
     assert workspace.applied() == ["1_a"]
     path.write_text(path.read_text().replace("pg_sleep(0.7)", "1"))
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.applied() == ["1_a", "2_b"]
 
 
@@ -121,7 +120,7 @@ def test_a_time_out_of_the_whole_transaction_that_a_migration_sets(
         "1_a", "create table a (id int);\nset transaction_timeout = '300ms';\nselect pg_sleep(5);"
     )
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 4
     assert "error[connection-lost]" in failed.err
@@ -129,7 +128,7 @@ def test_a_time_out_of_the_whole_transaction_that_a_migration_sets(
     assert "everything was rolled back" in failed.err
     assert (workspace.tables(), workspace.applied()) == (set(), [])
     workspace.migration("1_a", "create table a (id int);")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
 
 
 def test_a_statement_that_takes_too_long_is_rolled_back(workspace: Workspace, database: TestDatabase) -> None:
@@ -137,7 +136,7 @@ def test_a_statement_that_takes_too_long_is_rolled_back(workspace: Workspace, da
     workspace.migration("1_a", "create table a (id int);")
     path = workspace.migration("2_b", "create table b (id int);\n\nselect pg_sleep(5);")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 5
     assert "error[statement-timeout]: 2_b: canceling statement due to statement timeout" in failed.err
@@ -145,5 +144,5 @@ def test_a_statement_that_takes_too_long_is_rolled_back(workspace: Workspace, da
     assert "give it longer with `timeouts:` of this migration" in failed.err
     assert (workspace.tables(), workspace.applied()) == ({"a"}, ["1_a"])
     path.write_text(path.read_text().replace("pg_sleep(5)", "1"))
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.applied() == ["1_a", "2_b"]

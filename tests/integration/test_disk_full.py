@@ -10,7 +10,6 @@ import pytest
 
 from smeta_declare.postgres.server import Server
 from tests.disk import Disk, small_disk, small_tablespace
-from tests.inprocess import smeta
 from tests.servers import TestDatabase, TestServer, fresh_database, own_server
 from tests.waiting import until
 from tests.workspace import Workspace
@@ -56,7 +55,7 @@ def test_a_transaction_is_rolled_back(
     workspace.migration("1_a", "create table a (id int);")
     workspace.migration("2_b", f"create table b tablespace {space} as {LARGE};")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 4
     assert "error[server-exhausted]: 2_b: could not extend file" in failed.err
@@ -66,7 +65,7 @@ def test_a_transaction_is_rolled_back(
     assert "make room on the server" in failed.err
     assert (workspace.tables(), workspace.applied()) == (set(), [])
     disk.grow(100)
-    again = smeta(workspace, "apply", "--env", "test")
+    again = workspace.smeta("apply", "--env", "test")
     assert again.code == 0, again.err
     assert (workspace.tables(), workspace.applied()) == ({"a", "b"}, ["1_a", "2_b"])
     assert database.query("select count(*) from b") == [(20_000,)]
@@ -80,7 +79,7 @@ def test_an_index_that_is_half_built_is_taken_away(
     database.query(f"create table a as {LARGE}")
     workspace.migration("1_a", f"create index concurrently a_t on a (t, id) tablespace {space};")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 5
     assert "error[server-exhausted]: 1_a: could not" in failed.err
@@ -90,7 +89,7 @@ def test_an_index_that_is_half_built_is_taken_away(
     assert database.query(left) == [(False,)]
     assert workspace.applied() == []
     disk.grow(100)
-    again = smeta(workspace, "apply", "--env", "test")
+    again = workspace.smeta("apply", "--env", "test")
     assert again.code == 0, again.err
     assert "cleaned  1_a/1: invalid index a_t dropped" in again.err
     assert database.query(left) == [(True,)]
@@ -106,7 +105,7 @@ def test_batches_go_on_where_the_disk_was_full(
     database.query(f"insert into a (id, t) {LARGE} limit 9000")
     workspace.migration("1_a", "-- smeta: batch key=id size=500\nupdate a set n = n + 1, t = t || 'x';")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 5
     assert "error[server-exhausted]: 1_a: could not extend file" in failed.err
@@ -117,7 +116,7 @@ def test_batches_go_on_where_the_disk_was_full(
     assert changed[0] % 500 == 0
     assert workspace.applied() == []
     disk.grow(100)
-    again = smeta(workspace, "apply", "--env", "test")
+    again = workspace.smeta("apply", "--env", "test")
     assert again.code == 0, again.err
     assert database.query("select n, count(*) from a group by n") == [(1, 9000)]
     assert workspace.applied() == ["1_a"]
@@ -135,7 +134,7 @@ def test_a_backup_that_finds_no_room_is_none(
     backups = workspace.root / "backups"
     backups.mkdir()
     with small_disk(4, backups) as disk:
-        failed = smeta(workspace, "apply", "--env", "test")
+        failed = workspace.smeta("apply", "--env", "test")
 
         assert failed.code == 1
         assert "pg_dump failed with exit status 1" in failed.err
@@ -149,7 +148,7 @@ def test_a_backup_that_finds_no_room_is_none(
             (None, None)
         ]
         disk.grow(100)
-        again = smeta(workspace, "apply", "--env", "test")
+        again = workspace.smeta("apply", "--env", "test")
         assert again.code == 0, again.err
         assert len([p for p in backups.iterdir() if p.suffix == ".sql"]) == 1
     assert workspace.applied() == ["1_b"]
@@ -164,14 +163,14 @@ def test_a_limit_on_temporary_files_is_like_a_full_disk(workspace: Workspace, da
     )
     workspace.migration("1_a", "create table b as select * from a order by t desc, id;")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 4
     assert "error[server-exhausted]: 1_a: temporary file size exceeds" in failed.err
     assert "everything was rolled back" in failed.err
     assert (workspace.tables(), workspace.applied()) == ({"a"}, [])
     database.query_as_admin(f'alter database "{database.name}" reset temp_file_limit')
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.applied() == ["1_a"]
 
 
@@ -193,7 +192,7 @@ def test_a_server_that_panics_without_room_for_its_wal(tmp_path: Path, kind: str
                 "create index concurrently a_id on a (id);",
             )
 
-            failed = smeta(workspace, "apply", "--env", "test")
+            failed = workspace.smeta("apply", "--env", "test")
 
             assert failed.code == 5, failed.err
             # Rows may fill the disk a moment before the log does: then the statement fails before the server does.
@@ -202,7 +201,7 @@ def test_a_server_that_panics_without_room_for_its_wal(tmp_path: Path, kind: str
             disk.grow(400)
             _up_again(own)
             assert database.query("select count(*) from a") == [(0,)]
-            again = smeta(workspace, "apply", "--env", "test")
+            again = workspace.smeta("apply", "--env", "test")
             assert again.code == 0, again.err
             assert database.query("select count(*) from a") == [(60_000,)]
             assert database.query("select indisvalid from pg_index where indrelid = 'a'::regclass") == [

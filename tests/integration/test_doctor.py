@@ -17,7 +17,6 @@ from jsonschema import Draft202012Validator
 from smeta_declare.cli.app import App
 from smeta_declare.doctor import examine
 from smeta_declare.postgres.server import SUPERUSER, Server
-from tests.inprocess import smeta
 from tests.pooler import make_user, pgbouncer
 from tests.servers import TestDatabase, TestServer
 from tests.workspace import Workspace
@@ -29,7 +28,7 @@ PG18 = pytest.mark.parametrize("server", ["pg18"], indirect=True)
 
 def findings(workspace: Workspace, code: str | None = None) -> list[dict[str, Any]]:
     """The findings of a code, or all; the exit code fits them and the document its schema."""
-    outcome = smeta(workspace, "doctor", "--env", "test", "--format", "json")
+    outcome = workspace.smeta("doctor", "--env", "test", "--format", "json")
     Draft202012Validator(SCHEMA).validate(outcome.json)
     found: list[dict[str, Any]] = outcome.json["findings"]
     bad = any(f["severity"] in ("critical", "high") for f in found)
@@ -76,7 +75,7 @@ def test_healthy_database_has_no_findings_and_nothing_is_made(
 
     new = findings(workspace)
     after = database.query_as_admin(catalog)
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     applied = findings(workspace)
 
     assert [f["code"] for f in new if f["code"] != "pg-dump-unproven"] == ["no-history"]
@@ -90,14 +89,14 @@ def test_human_answer_says_what_to_do(workspace: Workspace, database: TestDataba
     with contextlib.suppress(psycopg.errors.UniqueViolation):
         database.query("create unique index concurrently orders_id on orders (id)")
 
-    outcome = smeta(workspace, "doctor", "--env", "test")
+    outcome = workspace.smeta("doctor", "--env", "test")
 
     assert outcome.code == 1
     assert "high[invalid-index]: index public.orders_id on public.orders is invalid" in outcome.out
     assert "  = next: drop index concurrently public.orders_id; then" in outcome.out
     assert "questions asked: 1 high" in outcome.out
     database.query("drop index concurrently public.orders_id")
-    assert smeta(workspace, "doctor", "--env", "test").code == 0
+    assert workspace.smeta("doctor", "--env", "test").code == 0
 
 
 def test_leftovers_in_the_catalogue_are_found_with_the_statement_that_ends_them(
@@ -232,7 +231,7 @@ def test_history_that_somebody_locks_is_one_finding_and_the_rest_goes_on(
     workspace: Workspace, database: TestDatabase
 ) -> None:
     workspace.migration("1_orders", "create table orders (id int);", "drop table orders;")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     database.query("alter table orders add check (id > 0) not valid")
     with client(database.conninfo.dsn, "begin", "lock table public.schema_migrations"):
         hidden = only(workspace, "not-visible")
@@ -284,7 +283,7 @@ def test_missing_rights_come_with_the_grants_that_mend_them(
         database.query_as_admin(finding["hint"].removeprefix("let its owner run: "))
     assert findings(workspace, "missing-privileges") == []
     workspace.migration("1_orders", "create table orders (id int);", "drop table orders;")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert findings(workspace, "missing-privileges") == []
     set_up(workspace, "role: smeta_owner")
     assert "may not become smeta_owner" in only(workspace, "role-unusable")["message"]
@@ -299,7 +298,7 @@ def test_history_that_is_not_ours_or_not_readable_is_found(
     assert only(workspace, "history-foreign")["severity"] == "high"
     database.query("drop table public.schema_migrations")
     workspace.migration("1_orders", "create table orders (id int);", "drop table orders;")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     database.query("revoke all on smeta.step from smeta_owner")
     assert {f["object"] for f in findings(workspace, "missing-privileges")} >= {"smeta.step"}
 
@@ -313,7 +312,7 @@ def test_half_done_run_is_found_with_the_command_that_finishes_it(
         "create table parts (id int);\ncreate unique index concurrently orders_id on orders (id);",
         "drop table parts;",
     )
-    stopped = smeta(workspace, "apply", "--env", "test")
+    stopped = workspace.smeta("apply", "--env", "test")
     assert stopped.code == 5, stopped.err
 
     half, run = only(workspace, "half-done-migration"), only(workspace, "open-run")
@@ -325,7 +324,7 @@ def test_half_done_run_is_found_with_the_command_that_finishes_it(
     assert half["hint"] == "smeta apply --env test"
     assert "(apply)" in run["message"]
     database.query("truncate orders")
-    assert smeta(workspace, *half["hint"].split()[1:]).code == 0
+    assert workspace.smeta(*half["hint"].split()[1:]).code == 0
     assert findings(workspace, "half-done-migration") + findings(workspace, "open-run") == []
 
 
@@ -403,10 +402,10 @@ def test_backup_that_row_security_would_spoil_is_found(workspace: Workspace, dat
     found = only(workspace, "backup-row-security")
 
     assert (found["severity"], found["object"]) == ("high", "public.orders")
-    assert smeta(workspace, "backup", "create", "--env", "test").code == 1  # and so it is
+    assert workspace.smeta("backup", "create", "--env", "test").code == 1  # and so it is
     database.query("alter table orders no force row level security")
     assert findings(workspace, "backup-row-security") == []
-    assert smeta(workspace, "backup", "create", "--env", "test").code == 0
+    assert workspace.smeta("backup", "create", "--env", "test").code == 0
     database.query_as_admin("create table secret (id int)")
     assert "may not read public.secret" in only(workspace, "backup-privileges")["message"]
 

@@ -7,7 +7,7 @@ import contextlib
 import psycopg
 import pytest
 
-from smeta_declare.effects import LOCKS, destroyed, strongest_lock
+from smeta_declare.effects import LOCKS, losses, strongest_lock
 from smeta_declare.parser import tree
 from tests.servers import TestDatabase
 
@@ -116,7 +116,12 @@ def _spelled(mode: str) -> str:
         ("delete from a where id = 1", ("rows of a",)),
         ('alter table a drop column "B", add column c int', ('column "B" of a',)),
         ("update a set b = null", ()),
+        ("truncate a cascade", ("all rows of a, and of what refers to it",)),
+        ("drop type mood", ()),
+        ("drop type mood cascade", ("columns of type mood",)),
+        ("drop extension hstore cascade", ("what needs extension hstore",)),
+        ("drop owned by app", ("everything that app owns",)),
     ],
 )
 def test_what_is_lost_is_told(statement: str, lost: tuple[str, ...]) -> None:
-    assert destroyed(*tree(statement)[0]) == lost
+    assert tuple(loss.what for loss in losses(*tree(statement)[0])) == lost

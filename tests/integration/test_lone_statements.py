@@ -313,7 +313,7 @@ def test_a_database_that_was_made_is_not_made_again(workspace: Workspace, databa
         done = workspace.smeta("apply", "--env", "test")
 
         assert done.code == 0, done.err
-        assert workspace.smeta("rollback", "--env", "test").code == 0
+        assert workspace.smeta("rollback", "--env", "test", "--allow-destructive").code == 0
         assert database.query("select count(*) from pg_database where datname = %s", name) == [(0,)]
     finally:
         database.query_as_admin(f'drop database if exists "{name}"')

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from smeta_declare.plan import canonical_digest
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
 
@@ -127,7 +126,7 @@ class Stage:
         if document is not None:
             file = self.plan.with_name("mutant.json")
             file.write_text(json.dumps(document))
-        done = smeta(self.workspace, "-v", "apply", str(file), "--dry-run", environ=environ)
+        done = self.workspace.smeta("-v", "apply", str(file), "--dry-run", environ=environ)
         assert "error[bug]" not in done.err, done.err
         return done.code
 
@@ -136,7 +135,7 @@ class Stage:
 def stage(workspace: Workspace, database: TestDatabase) -> Stage:
     database.query(SCHEMA)
     workspace.migration("1_a", "create table a (id int primary key);", "drop table a;")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     workspace.environment = 'vars: {size: 9, unused: "x"}'
     workspace.more = "checks: [{name: few, sql: select 1 where false, expect: empty}]"
     (workspace.root / "migrations" / "parts").mkdir()
@@ -146,7 +145,7 @@ def stage(workspace: Workspace, database: TestDatabase) -> Stage:
         "3_c", "-- smeta: batch key=id size=10\nupdate orders set note = 'x' where note is null;", "select 1;"
     )
     plan = workspace.root / "plan.json"
-    done = smeta(workspace, "plan", "--env", "test", "--out", str(plan))
+    done = workspace.smeta("plan", "--env", "test", "--out", str(plan))
     assert done.code == 0, done.err
     stage = Stage(workspace, database, plan, json.loads(plan.read_text()))
     assert stage.code() == 0

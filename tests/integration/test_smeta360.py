@@ -13,7 +13,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
 
@@ -55,7 +54,7 @@ def build_at_once(project: Workspace) -> None:
 
 def run(project: Workspace, *arguments: str) -> str:
     """Run a command that must succeed; its answer."""
-    done = smeta(project, *arguments, "--env", "ci")
+    done = project.smeta(*arguments, "--env", "ci")
     assert done.code == 0, done.err
     return done.out
 
@@ -90,7 +89,7 @@ def test_there_and_back_and_there_again(
     run(project, "apply")
     first = schema(database)
     run(project, "verify")
-    run(project, "rollback", "6", "--no-backup")
+    run(project, "rollback", "6", "--no-backup", "--allow-destructive")
     assert schema(database) == empty
     assert project.applied() == []
     run(project, "apply", "--no-backup")
@@ -103,12 +102,12 @@ def test_there_and_back_and_there_again(
 def test_one_by_one_each_way_back_is_the_way_it_came(project: Workspace, database: TestDatabase) -> None:
     stages = [schema(database)]
     for version in ALL:
-        run(project, "apply", "--to", version, "--no-backup")
+        run(project, "apply", "--to", version, "--no-backup", "--allow-destructive")
         stages.append(schema(database))
     assert len(set(stages)) == len(ALL) + 1
 
     for version, before in zip(reversed(ALL), reversed(stages[:-1]), strict=True):
-        assert run(project, "rollback", "--no-backup") == f"rolled back {version}\n"
+        assert run(project, "rollback", "--no-backup", "--allow-destructive") == f"rolled back {version}\n"
         assert schema(database) == before, version
 
 
@@ -235,7 +234,7 @@ def test_between_two_batches_the_application_as_it_was_can_write(
     """It knows nothing of tenants yet: nothing refuses its rows, and none of them is in the way of the end."""
     run(project, "apply", "--to", INDEXES, "--no-backup")
     database.query("alter table audit_log add constraint closed check (record_id = 'late') not valid")
-    assert smeta(project, "apply", "--env", "ci", "--to", TENANCY, "--no-backup").code == 5
+    assert project.smeta("apply", "--env", "ci", "--to", TENANCY, "--no-backup").code == 5
 
     database.query(
         "insert into projects (name) values ('late');"
@@ -269,14 +268,14 @@ def test_from_every_boundary_there_is_a_way_back_and_a_way_on(
     else:
         path.write_text(text.replace("\n-- ROLLBACK_START", "\nselect 1 / 0;\n-- ROLLBACK_START"))
 
-    stopped = smeta(project, "apply", "--env", "ci", "--to", TENANCY, "--no-backup")
+    stopped = project.smeta("apply", "--env", "ci", "--to", TENANCY, "--no-backup")
     assert stopped.code == 5, stopped.err
     assert database.query(
         "select count(*) from smeta.step where version = %s and state = 'done'", TENANCY
     ) == [(boundary,)]
     ((stuck,),) = database.query("select id::text from smeta.run where finished_at is null")
     run(project, "apply", "--abandon", stuck)
-    run(project, "rollback", "--no-backup")
+    run(project, "rollback", "--no-backup", "--allow-destructive")
 
     path.write_text(text)
     if table:
@@ -307,7 +306,7 @@ def test_validations_can_fail(project: Workspace, version: str, damage: str) -> 
     text = path.read_text()
     path.write_text(text.replace("-- ROLLBACK_START", f"{damage};\n-- ROLLBACK_START", 1))
 
-    failed = smeta(project, "apply", "--env", "ci", "--to", version, "--no-backup")
+    failed = project.smeta("apply", "--env", "ci", "--to", version, "--no-backup")
 
     assert failed.code == 1
     assert "error[validation-failed]" in failed.err
@@ -322,14 +321,14 @@ def test_a_concurrent_build_that_fails_is_resumed(project: Workspace, database: 
         " select upper(email), password_hash, first_name, last_name from auth_users limit 1"
     )
 
-    halfway = smeta(project, "apply", "--env", "ci", "--no-backup")
+    halfway = project.smeta("apply", "--env", "ci", "--no-backup", "--allow-destructive")
 
     assert halfway.code == 5
     assert "Key (lower(email))=" in halfway.err
     assert INDEXES not in project.applied()
     assert "partial 1" in run(project, "status")
     database.query("delete from auth_users where email = upper(email); drop index auth_users_email_lower_idx")
-    run(project, "apply", "--no-backup")
+    run(project, "apply", "--no-backup", "--allow-destructive")
     assert project.applied() == list(ALL)
     run(project, "verify")
 

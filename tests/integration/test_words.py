@@ -11,7 +11,6 @@ import psycopg
 import pytest
 
 from smeta_declare.backup import dump
-from tests.inprocess import smeta
 from tests.servers import TestDatabase
 from tests.workspace import Workspace
 
@@ -31,7 +30,7 @@ from tests.workspace import Workspace
 def test_a_url_that_cannot_be_read_is_not_shown(
     offline: Workspace, url: str, command: tuple[str, ...]
 ) -> None:
-    done = smeta(offline, *command, "--env", "test", environ={"TRIAL_URL": url})
+    done = offline.smeta(*command, "--env", "test", environ={"TRIAL_URL": url})
 
     assert "s3cr3t" not in done.out + done.err
     assert "p@ss" not in done.out + done.err
@@ -54,7 +53,7 @@ def test_a_url_that_cannot_be_read_is_not_shown(
 def test_a_mistake_on_the_command_line_has_a_way_out(
     offline: Workspace, arguments: tuple[str, ...], said: str
 ) -> None:
-    done = smeta(offline, *arguments)
+    done = offline.smeta(*arguments)
 
     assert done.code == 64
     assert "error[" in done.err
@@ -68,12 +67,12 @@ def test_who_may_not_read_the_history_is_told_the_grants(
     workspace: Workspace, database: TestDatabase
 ) -> None:
     workspace.migration("1_a", "create table a (id int);")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     database.query_as_admin(
         "revoke all on schema smeta from smeta_owner; alter schema smeta owner to postgres"
     )
 
-    refused = smeta(workspace, "status", "--env", "test")
+    refused = workspace.smeta("status", "--env", "test")
 
     assert refused.code == 3
     assert "error[missing-privileges]" in refused.err
@@ -84,7 +83,7 @@ def test_an_empty_migration_is_told(offline: Workspace) -> None:
     offline.migration("1_a", "", "", "")
     offline.migration("2_b", "select 1;")
 
-    done = smeta(offline, "validate")
+    done = offline.smeta("validate")
 
     assert done.code == 0
     assert "medium[empty-migration]: 1_a" in done.err
@@ -95,7 +94,7 @@ def test_an_empty_migration_is_told(offline: Workspace) -> None:
 def test_the_mistakes_of_all_sections_are_told_at_once(offline: Workspace) -> None:
     offline.migration("1_a", "create tabel a (id int);", "drop tabel a;", "selct 1;")
 
-    done = smeta(offline, "validate")
+    done = offline.smeta("validate")
 
     assert done.code == 78
     assert [f"1_a.sql:{line}:" in done.err for line in (4, 7, 11)] == [True, True, True]
@@ -105,16 +104,16 @@ def test_plan_and_status_say_where_they_looked(workspace: Workspace, database: T
     workspace.migration("1_a", "create table a (id int);", "drop table a;")
     where = f"{database.conninfo} (from environments.test.database (TRIAL_URL))"
 
-    assert where in smeta(workspace, "plan", "--env", "test").out
-    assert where in smeta(workspace, "status", "--env", "test").out
-    assert where in smeta(workspace, "apply", "--env", "test").err
+    assert where in workspace.smeta("plan", "--env", "test").out
+    assert where in workspace.smeta("status", "--env", "test").out
+    assert where in workspace.smeta("apply", "--env", "test").err
 
 
 def test_a_failing_check_points_into_the_manifest(workspace: Workspace) -> None:
     workspace.more = 'checks:\n  - {name: bad, sql: "select 1", expect: empty}\n'
     workspace.migration("1_a", "create table a (id int);", "drop table a;")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 1
     assert re.search(r"--> smeta\.yaml:\d+:\d+\n.*name: bad", failed.err)
@@ -125,11 +124,11 @@ def test_two_applies_within_one_second_both_take_their_backup(workspace: Workspa
     workspace.environment = "backup: some"
     workspace.migration("1_a", "select 1 / 0;")
 
-    codes = [smeta(workspace, "apply", "--env", "test").code for _ in range(2)]
+    codes = [workspace.smeta("apply", "--env", "test").code for _ in range(2)]
 
     assert codes == [1, 1]  # the migration's own fault, not the backup's
     assert len(list((workspace.root / "backups").glob("backup_1_a_*.sql"))) == 2
-    listed = smeta(workspace, "backup", "list", "--format", "json").json["backups"]
+    listed = workspace.smeta("backup", "list", "--format", "json").json["backups"]
     assert [b["environment"] for b in listed] == ["test", "test"]
 
 
@@ -141,9 +140,9 @@ def test_a_second_failure_of_a_concurrent_build_tells_no_lies(
         "create table a (id int);\ninsert into a values (1), (1);\ncreate unique index concurrently a_id on a (id);",
         "drop table a;",
     )
-    smeta(workspace, "apply", "--env", "test")
+    workspace.smeta("apply", "--env", "test")
 
-    again = smeta(workspace, "apply", "--env", "test")
+    again = workspace.smeta("apply", "--env", "test")
 
     assert again.code == 5
     assert "the next run looks at what it left" in again.err
@@ -160,7 +159,7 @@ def test_every_migration_of_a_committed_transaction_is_named(
         workspace.migration(version, f"create table t{version} (id int);", "")
     workspace.migration("3_c", "create table c (id int);\ncreate unique index concurrently t_id on t (id);")
 
-    halfway = smeta(workspace, "apply", "--env", "test")
+    halfway = workspace.smeta("apply", "--env", "test")
 
     assert "committed by this run: 1_a/1, 2_b/1, 3_c/1;" in halfway.err
     assert "commit   1_a/1, 2_b/1, 3_c/1 (" in halfway.err
@@ -170,7 +169,7 @@ def test_of_many_migrations_the_first_and_the_last_are_named(workspace: Workspac
     for number in range(1, 6):
         workspace.migration(f"{number}_m", f"create table t{number} (id int);", "")
 
-    done = smeta(workspace, "apply", "--env", "test")
+    done = workspace.smeta("apply", "--env", "test")
 
     assert "commit   1_m/1 … 5_m/1 (5 steps) (" in done.err
 
@@ -182,7 +181,7 @@ def test_what_is_tried_again_is_told_once(workspace: Workspace, database: TestDa
     with psycopg.connect(database.conninfo.dsn) as holder:
         holder.execute("lock table t in access share mode")
 
-        failed = smeta(workspace, "apply", "--env", "test")
+        failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 4
     assert failed.err.count("retry    ") == 1
@@ -213,7 +212,7 @@ def test_a_long_statement_is_shown_around_its_mistake(workspace: Workspace) -> N
         "1_a", f"create table a (id int);\ninsert into a values {rows},\n('{'x' * 100_000}');"
     )
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 1
     assert len(failed.err) < 6_000
@@ -227,12 +226,12 @@ def test_duplicate_keys_are_said_to_be_the_datas_fault(workspace: Workspace, dat
     database.query("create table a (id int); insert into a values (1), (1)")
     workspace.migration("1_a", "create unique index concurrently a_id on a (id);", "drop index a_id;")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert "next: the data is at fault, not the migration: find the rows with the same key" in failed.err
     assert "Key (id)=(1) is duplicated" in failed.err
     database.query("delete from a where ctid = (select min(ctid) from a)")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
 
 
 @pytest.mark.parametrize(
@@ -253,7 +252,7 @@ def test_of_other_violations_both_ways_out_are_told(
     )
     workspace.migration("1_a", statement, "")
 
-    failed = smeta(workspace, "apply", "--env", "test")
+    failed = workspace.smeta("apply", "--env", "test")
 
     assert failed.code == 1
     assert f"next: look for {rows}: correct the data, or the migration" in failed.err
@@ -268,8 +267,8 @@ def half_done(
     workspace.migration(
         "2_b", "create table a (id int);\ncreate unique index concurrently t_id on t (id);", back
     )
-    assert smeta(workspace, "apply", "--env", "test").code == 5
-    (run,) = smeta(workspace, "status", "--env", "test", "--format", "json").json["open_runs"]
+    assert workspace.smeta("apply", "--env", "test").code == 5
+    (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
     return str(run["run"])
 
 
@@ -278,28 +277,28 @@ def test_both_ways_on_are_told_once_the_run_is_abandoned(
 ) -> None:
     run = half_done(workspace, database)
     assert "step 1 of 3 is done; `smeta apply --env test` goes on from there\n" in (
-        smeta(workspace, "status", "--env", "test").out
+        workspace.smeta("status", "--env", "test").out
     )
-    refused = smeta(workspace, "rollback", "--env", "test").err
+    refused = workspace.smeta("rollback", "--env", "test").err
     assert f"`smeta apply --env test --abandon {run}`, and roll back" in refused
 
-    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run)
+    abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run)
 
     ways = "`smeta apply --env test` goes on from there, `smeta rollback --env test` undoes it"
     assert ways in abandoned.out
-    assert ways in smeta(workspace, "status", "--env", "test").out
-    assert ways in smeta(workspace, "doctor", "--env", "test").out
-    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert ways in workspace.smeta("status", "--env", "test").out
+    assert ways in workspace.smeta("doctor", "--env", "test").out
+    assert workspace.smeta("rollback", "--env", "test").out == "rolled back 2_b\n"
     assert workspace.tables() == {"first", "t"}
 
 
 def test_a_way_back_that_is_not_there_is_not_told(workspace: Workspace, database: TestDatabase) -> None:
     run = half_done(workspace, database, back=None)
 
-    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run)
+    abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run)
 
     assert abandoned.out.rstrip().endswith("done, and stays; `smeta apply --env test` goes on from there")
-    refused = smeta(workspace, "rollback", "--env", "test")
+    refused = workspace.smeta("rollback", "--env", "test")
     assert refused.code == 3
     assert "next: it is half done: `smeta apply --env test` goes on from there" in refused.err
 
@@ -313,20 +312,20 @@ def test_a_rollback_that_was_abandoned_goes_on_and_undoes_no_more(
         "create table b (id int);\ncreate index concurrently b_id on b (id);",
         "drop index concurrently b_id;\ndrop table b;",
     )
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     database.query("create view v as select * from b")
-    assert smeta(workspace, "rollback", "--env", "test").code == 5
-    (run,) = smeta(workspace, "status", "--env", "test", "--format", "json").json["open_runs"]
+    assert workspace.smeta("rollback", "--env", "test").code == 5
+    (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
 
-    abandoned = smeta(workspace, "apply", "--env", "test", "--abandon", run["run"])
+    abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run["run"])
 
     assert "stays; `smeta rollback --env test` goes on from there\n" in abandoned.out
     assert (
         "next: finish it first: `smeta rollback --env test`\n"
-        in smeta(workspace, "apply", "--env", "test").err
+        in workspace.smeta("apply", "--env", "test").err
     )
     database.query("drop view v")
-    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert workspace.smeta("rollback", "--env", "test").out == "rolled back 2_b\n"
     assert workspace.applied() == ["1_a"]
 
 
@@ -334,23 +333,23 @@ def test_which_migration_has_no_way_back_and_how_far_it_goes(workspace: Workspac
     for version in ("1_a", "2_b", "3_c", "4_d"):
         back = None if version == "2_b" else f"drop table t{version};"
         workspace.migration(version, f"create table t{version} (id int);", back)
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
 
-    refused = smeta(workspace, "rollback", "--to", "1_a", "--env", "test")
+    refused = workspace.smeta("rollback", "--to", "1_a", "--env", "test")
 
     assert refused.code == 3
     assert "error[no-rollback]: 2_b has no rollback section" in refused.err
     assert "`smeta rollback 2 --env test` undoes what was applied after it: 4_d, 3_c" in refused.err
-    assert smeta(workspace, "rollback", "2", "--env", "test").out == "rolled back 4_d\nrolled back 3_c\n"
-    assert "undoes what was applied after it" not in smeta(workspace, "rollback", "--env", "test").err
+    assert workspace.smeta("rollback", "2", "--env", "test").out == "rolled back 4_d\nrolled back 3_c\n"
+    assert "undoes what was applied after it" not in workspace.smeta("rollback", "--env", "test").err
 
 
 def test_a_rollback_section_that_came_later_is_not_used_and_that_is_said(workspace: Workspace) -> None:
     workspace.migration("1_a", "create table a (id int);")
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     workspace.migration("1_a", "create table a (id int);", "drop table a;")
 
-    refused = smeta(workspace, "rollback", "--env", "test")
+    refused = workspace.smeta("rollback", "--env", "test")
 
     assert refused.code == 3
     assert "1_a was applied without a rollback section; the one in its file was added later" in refused.err
@@ -361,23 +360,23 @@ def test_a_rollback_section_that_came_later_is_not_used_and_that_is_said(workspa
 def test_what_has_nothing_to_undo_can_be_rolled_back(workspace: Workspace) -> None:
     workspace.migration("1_a", "create table a (id int);", "drop table a;")
     workspace.migration("2_b", "analyze;", "-- statistics stay\n-- smeta: nothing-to-undo")
-    applied = smeta(workspace, "apply", "--env", "test")
+    applied = workspace.smeta("apply", "--env", "test")
     assert "no-rollback" not in applied.err
-    assert smeta(workspace, "verify", "--env", "test").code == 0
+    assert workspace.smeta("verify", "--env", "test").code == 0
 
-    assert smeta(workspace, "rollback", "--env", "test").out == "rolled back 2_b\n"
+    assert workspace.smeta("rollback", "--env", "test").out == "rolled back 2_b\n"
     assert workspace.applied() == ["1_a"]
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
 
 
 def test_an_empty_rollback_section_is_no_way_back(workspace: Workspace) -> None:
     workspace.migration("1_a", "create table a (id int);", "-- later")
 
-    applied = smeta(workspace, "apply", "--env", "test")
+    applied = workspace.smeta("apply", "--env", "test")
 
     assert "medium[no-rollback]: 1_a has an empty rollback section" in applied.err
     assert "`-- smeta: nothing-to-undo` where nothing has to be" in applied.err
-    assert smeta(workspace, "rollback", "--env", "test").code == 3
+    assert workspace.smeta("rollback", "--env", "test").code == 3
 
 
 BUILD = "create unique index concurrently t_id on t (id);"
@@ -419,7 +418,7 @@ def test_what_was_changed_in_a_finished_step_is_pointed_at(
     half_done(workspace, database)
     workspace.migration("2_b", text, "drop table if exists a;")
 
-    refused = smeta(workspace, "apply", "--env", "test")
+    refused = workspace.smeta("apply", "--env", "test")
 
     assert refused.code == 3
     assert f"error[partial-changed]: {said}\n  --> migrations/2_b.sql:{line}:1" in refused.err
@@ -433,7 +432,7 @@ def test_a_new_statement_below_the_place_that_is_named_runs(
     database.query("truncate t")
     workspace.migration("2_b", f"create table a (id int);\n{BUILD}\ncreate table b (id int);", "")
 
-    assert smeta(workspace, "apply", "--env", "test").code == 0
+    assert workspace.smeta("apply", "--env", "test").code == 0
     assert workspace.tables() == {"first", "t", "a", "b"}
 
 
@@ -442,7 +441,7 @@ def test_verify_says_that_a_migration_is_half_done(workspace: Workspace, databas
     workspace.more = f"checks: [{check}]"
     half_done(workspace, database)
 
-    verified = smeta(workspace, "verify", "--env", "test")
+    verified = workspace.smeta("verify", "--env", "test")
 
     assert verified.code == 1
     assert (
@@ -467,7 +466,7 @@ def test_who_blocks_a_backup_is_named(
         holder.execute("lock table t")
         who = f"pid {holder.info.backend_pid}, user smeta_owner, reports, idle in transaction for "
 
-        blocked = smeta(workspace, *command, "--env", "test")
+        blocked = workspace.smeta(*command, "--env", "test")
 
     assert blocked.code == 4
     assert "error[backup-blocked]: pg_dump waited in vain" in blocked.err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,8 +81,11 @@ def test_disk_must_take_a_full_backup(free: int, full: bool, severity: Severity 
     assert [f.severity for f in found] == ([severity] if severity else [])
 
 
+LIVE = SimpleNamespace(name="live", protected=False)
+
+
 def test_interrupted_rollback_is_finished_by_what_was_asked_for() -> None:
-    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), "live", running=False))
+    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), LIVE, running=False))
 
     assert [(f.code, f.severity) for f in found] == [
         ("half-done-migration", Severity.HIGH),
@@ -92,7 +96,7 @@ def test_interrupted_rollback_is_finished_by_what_was_asked_for() -> None:
 
 
 def test_run_in_progress_is_no_trouble() -> None:
-    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), "live", running=True))
+    found = list(diagnosis.history(History(partial=(PARTIAL,), open_runs=(RUN,)), LIVE, running=True))
 
     assert [(f.code, f.severity) for f in found] == [("half-done-migration", Severity.INFO)]
     assert not diagnosis.fails(found)

@@ -44,7 +44,7 @@ def changed(old: str, new: str) -> str:
                 7,
                 3,
                 "`ordr` is no key of `defaults`; the keys are `transaction`, `order`, "
-                "`timeouts`, `locks`, `backup`, `vars`, `role`",
+                "`timeouts`, `locks`, `backup`, `require`, `vars`, `role`",
                 "did you mean `order`?",
             ),
         ),

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from tests.inprocess import smeta
 from tests.workspace import Workspace
 
 MANIFEST = """\
@@ -38,7 +37,7 @@ def listed(offline: Workspace) -> Workspace:
 def test_the_file_is_written_and_listed_and_nothing_else_changes(listed: Workspace, verb: str) -> None:
     listed.manifest.chmod(0o640)
 
-    done = smeta(listed, verb, "add_users", "Пользователи")
+    done = listed.smeta(verb, "add_users", "Пользователи")
 
     assert done.code == 0, done.err
     found = re.fullmatch(r"migrations/(\d{14}_add_users)\.sql\n", done.out)
@@ -55,7 +54,7 @@ def test_the_file_is_written_and_listed_and_nothing_else_changes(listed: Workspa
 
 @pytest.mark.parametrize("name", ["", "Add", "add users", "../x", "x/y", "a'b", "имя", "_x", "x" * 101])
 def test_a_bad_name_is_refused_and_nothing_is_written(listed: Workspace, name: str) -> None:
-    refused = smeta(listed, "new", name)
+    refused = listed.smeta("new", name)
 
     assert refused.code == 64
     assert "is no name for a migration" in refused.err
@@ -64,7 +63,7 @@ def test_a_bad_name_is_refused_and_nothing_is_written(listed: Workspace, name: s
 
 
 def test_a_description_is_one_line(listed: Workspace) -> None:
-    assert smeta(listed, "new", "x", "one\ndrop table a;").code == 64
+    assert listed.smeta("new", "x", "one\ndrop table a;").code == 64
     assert listed.manifest.read_text() == MANIFEST
 
 
@@ -73,7 +72,7 @@ def test_a_list_on_one_line_is_edited_or_left(listed: Workspace, apply: str) -> 
     text = re.sub(r"apply:\n(    .*\n)+", apply + "\n", MANIFEST)
     listed.manifest.write_text(text)
 
-    done = smeta(listed, "new", "add_users")
+    done = listed.smeta("new", "add_users")
 
     files = {path.stem for path in (listed.root / "migrations").iterdir()} - {"1_a", "2_b"}
     if done.code == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.inprocess import smeta
 from tests.workspace import Outcome, Workspace
 
 
@@ -17,7 +16,7 @@ def project(offline: Workspace) -> Workspace:
 
 
 def render(project: Workspace, *arguments: str) -> Outcome:
-    return smeta(project, "render", "--env", "test", *arguments)
+    return project.smeta("render", "--env", "test", *arguments)
 
 
 def test_without_a_directory_the_sql_is_the_answer(project: Workspace) -> None:

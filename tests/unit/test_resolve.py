@@ -434,6 +434,7 @@ def test_explain_says_where_every_value_comes_from() -> None:
         "database": ("app@db.example:5433/shop", "environments.staging (STAGING_URL)", 15),
         "role": (None, "built-in default", None),
         "protected": (False, "built-in default", None),
+        "require": ([], "built-in default", None),
         "transaction": ("all", "built-in default", None),
         "order": ("lenient", "built-in default", None),
         "timeouts.connect": ("10s", "built-in default", None),

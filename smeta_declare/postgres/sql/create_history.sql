@@ -16,6 +16,7 @@ create table {journal}.run (
     versions text[] not null,
     plan text not null,
     saved boolean not null,
+    settings jsonb,
     tool text not null,
     started_at timestamptz not null default pg_catalog.clock_timestamp(),
     started_by text not null default session_user,
@@ -76,4 +77,4 @@ create table {table} (
 );
 comment on table {table} is 'Applied migrations, kept by smeta; one row each. Do not edit.';
 comment on schema {journal} is 'The journal of smeta: runs and their steps. Do not edit.';
-insert into {journal}.history (format) values (3);
+insert into {journal}.history (format) values (4);

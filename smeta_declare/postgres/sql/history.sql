@@ -26,3 +26,6 @@ select id::text, direction, request, versions, started_at, started_by, plan,
 from {journal}.run
 where finished_at is null
 order by started_at;
+select distinct on (environment) environment, pg_catalog.to_jsonb(run)->'settings' as settings
+from {journal}.run
+order by environment, started_at desc;
