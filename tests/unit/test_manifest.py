@@ -140,6 +140,18 @@ def test_protection_cannot_be_taken_back(loosened: str) -> None:
     assert message == "`copy` extends `production`, which is protected, and cannot take that back"
 
 
+@pytest.mark.parametrize("dropped", ["[]", "null", "[unchanged_catalog]"])
+def test_a_requirement_that_is_inherited_cannot_be_dropped(dropped: str) -> None:
+    text = FULL.replace("    protected: true\n", "    protected: true\n    require: [rollback]\n").replace(
+        "migrations:\n  dir", f"  copy: {{extends: production, require: {dropped}}}\nmigrations:\n  dir"
+    )
+
+    code, line, _, message, _ = only(text)
+
+    assert (code, line) == ("manifest-value", 28)
+    assert message == "`copy` extends an environment that requires rollback, and cannot drop that"
+
+
 def test_values_that_wait_for_variables_pass_wherever_they_stand() -> None:
     text = FULL
     for value in ("transaction: all", "attempts: 12", "connect: 10s", "backup: definitions", "scope: full",

@@ -214,6 +214,17 @@ DIRECT = environments(
 )
 
 
+def test_a_requirement_that_comes_from_a_variable_cannot_drop_an_inherited_one() -> None:
+    text = environments(
+        "  a: {database: embedded, require: [rollback]}\n  b: {extends: a, require: ['${R}']}\n"
+    )
+
+    (dropped,) = refused(text, "b", {"R": "unchanged_catalog"})
+
+    assert dropped.message == "`b` extends an environment that requires rollback, and cannot drop that"
+    assert resolve(text, "b", {"R": "rollback"}).require == ("rollback",)
+
+
 def test_direct_address_is_inherited_and_named_like_the_database() -> None:
     environ = {"DIRECT_URL": "postgresql://app:s3cret@db:5432/shop"}
 
