@@ -45,6 +45,15 @@ class Outcome:
         return json.loads(self.out)
 
 
+class _Started(subprocess.Popen[str]):
+    """A command that runs; it is killed where the test that started it fails: nobody waits for ever."""
+
+    def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *others)
+
+
 @dataclass
 class Workspace:
     """A project whose environment `test` is a fresh database."""
@@ -123,7 +132,7 @@ class Workspace:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command and let it run."""
-        return subprocess.Popen(
+        return _Started(
             [sys.executable, "-m", "smeta_declare", *arguments],
             cwd=self.root,
             env=self.environ,

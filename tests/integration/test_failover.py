@@ -261,7 +261,7 @@ def test_batches_pause_while_the_standby_lags(either: Workspace, pair: Pair, dat
         assert run.stderr is not None
         said = _until_said(run, "a standby is ")
         (done,) = database.query("select count(*) from items where n = 1")
-        assert 0 < done[0] < 3000
+        assert done[0] < 3000
         pair.on_standby("select true from pg_wal_replay_resume()")
         rest = run.stderr.read()
         assert run.wait(timeout=60) == 0, rest
