@@ -267,7 +267,7 @@ class Plan:
         return tuple(
             (work.version, loss)
             for step in self.steps
-            for work in _works(step)
+            for work in works_in(step)
             for statement in work.statements
             if statement.kind in DESTRUCTIVE
             for loss in losses(*shallow(statement.text)[0])
@@ -330,7 +330,7 @@ class Plan:
     def statements(self) -> Iterator[PlannedStatement]:
         """Every statement and question in the order of the decision."""
         for step in self.steps:
-            for work in _works(step):
+            for work in works_in(step):
                 yield from work.statements
                 yield from (question.statement for question in work.validations)
             if isinstance(step, TransactionStep):
@@ -343,7 +343,8 @@ def canonical_digest(value: object) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _works(step: Step) -> tuple[Work, ...]:
+def works_in(step: Step) -> tuple[Work, ...]:
+    """The shares of migrations in a step, in their order."""
     match step:
         case BackupStep():
             return ()
@@ -355,7 +356,7 @@ def _works(step: Step) -> tuple[Work, ...]:
 
 def _places(steps: Iterable[Step]) -> Iterator[Location]:
     for step in steps:
-        for work in _works(step):
+        for work in works_in(step):
             yield from (statement.location for statement in work.statements)
             yield from (question.location for question in work.validations)
         if isinstance(step, TransactionStep):

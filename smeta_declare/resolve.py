@@ -106,9 +106,14 @@ class _Resolved:
     settings: tuple[Setting, ...]
 
 
-def resolve(manifest: Manifest, name: str, environ: Mapping[str, str]) -> Environment:
-    """The environment with all its values; UnknownEnvironment or InvalidManifest where that cannot be."""
-    return _resolved(manifest, name, environ).environment
+def resolve(
+    manifest: Manifest, name: str, environ: Mapping[str, str], *, offline: bool = False
+) -> Environment:
+    """The environment with all its values; UnknownEnvironment or InvalidManifest where that cannot be.
+
+    Offline its addresses are not looked at: whoever only renders needs none of their variables.
+    """
+    return _resolved(manifest, name, environ, offline=offline).environment
 
 
 def explain(manifest: Manifest, name: str, environ: Mapping[str, str]) -> tuple[Setting, ...]:
@@ -128,23 +133,26 @@ def effective(manifest: Manifest, name: str, environ: Mapping[str, str]) -> dict
     return found
 
 
-def _resolved(manifest: Manifest, name: str, environ: Mapping[str, str]) -> _Resolved:
+def _resolved(
+    manifest: Manifest, name: str, environ: Mapping[str, str], *, offline: bool = False
+) -> _Resolved:
     if name not in manifest.environments:
         close = nearest(name, manifest.environments)
         known = f"the manifest has {', '.join(f'`{n}`' for n in manifest.environments)}"
         hint = f"did you mean `{close}`? {known}" if close else known
         raise UnknownEnvironment(f"there is no environment `{name}` in {manifest.file}", hint=hint)
     work = _Resolution(manifest=manifest, name=name, environ=environ)
-    leaves = merged(manifest.data, name)
     leaves = {
-        path: replace(leaf, value=work.known(leaf.value, leaf.place or ())) for path, leaf in leaves.items()
+        path: replace(leaf, value=work.known(leaf.value, leaf.place or ()))
+        for path, leaf in merged(manifest.data, name).items()
+        if not (offline and path[0] in ("database", "direct"))
     }
     top = _top_level(work)
     _check_protection(work)
     _override_variables(work, leaves)
     work.findings += _recheck(work, leaves, top)
-    database = _database(work, leaves)
-    direct = _direct(work, leaves, database)
+    database = Conninfo(dsn="", source="offline") if offline else _database(work, leaves)
+    direct = None if offline else _direct(work, leaves, database)
     if work.findings or database is None:
         raise invalid(manifest.file, work.findings)
     for path, value in built_in().items():

@@ -71,11 +71,11 @@ class App:
         """The files of the project."""
         return Project(self.root)
 
-    def resolve(self, name: str) -> Environment:
+    def resolve(self, name: str, *, offline: bool = False) -> Environment:
         """An environment with all its settings; from here on its secrets are masked in everything written."""
         from smeta_declare.resolve import resolve
 
-        environment = resolve(self.manifest, name, self.environ)
+        environment = resolve(self.manifest, name, self.environ, offline=offline)
         self.mask(self._secret_values(environment))
         return environment
 

@@ -9,9 +9,11 @@ import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
+from smeta_declare.cli.index_view import INDEX_MARK, index_markdown
 from smeta_declare.cli.views import answer, talk
 from smeta_declare.environment import Environment
 from smeta_declare.errors import Refused, SmetaError
+from smeta_declare.offline import unbound_plan
 from smeta_declare.project import Project
 
 
@@ -28,6 +30,7 @@ class ForeignFile(Refused):
 
 
 _MARK = "-- Rendered by smeta"
+_INDEX = "README.md"  # which the pages of a repository show under the list of the files
 
 
 def rendered_files(project: Project, environment: Environment) -> dict[str, str]:
@@ -40,13 +43,19 @@ def rendered_files(project: Project, environment: Environment) -> dict[str, str]
     }
 
 
+def index(project: Project, environment: Environment) -> dict[str, str]:
+    """What stands beside them: what each migration does, to be read as a diff."""
+    return {_INDEX: index_markdown(unbound_plan(environment, project))}
+
+
 def stale_files(files: dict[str, str], directory: Path) -> list[str]:
     """Which files of a directory are missing, different, or not rendered any more."""
-    on_disk = {p.name: p.read_text(encoding="utf-8") for p in directory.glob("*.sql")}
-    foreign = [name for name, text in on_disk.items() if not text.startswith(_MARK)]
+    paths = (*directory.glob("*.sql"), *directory.glob(_INDEX))
+    on_disk = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    foreign = [name for name, text in on_disk.items() if not text.startswith((_MARK, INDEX_MARK))]
     if foreign:
         raise ForeignFile(
-            f"{directory} holds SQL that was not rendered: {', '.join(sorted(foreign))}",
+            f"{directory} holds what was not rendered: {', '.join(sorted(foreign))}",
             hint="name a directory of its own with --out; what is rendered there is replaced and removed",
         )
     return sorted(name for name in files.keys() | on_disk.keys() if files.get(name) != on_disk.get(name))
@@ -68,7 +77,7 @@ def write_files(files: dict[str, str], directory: Path) -> None:
     "--out",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write a file per migration.",
+    help="Write a file per migration, and README.md, their index.",
 )
 @click.option(
     "--check", is_flag=True, help="With --out: write nothing, leave with 1 where the files are stale."
@@ -78,11 +87,13 @@ def command(app: App, /, environment: str, out: Path | None, *, check: bool) -> 
     """Show or write the SQL of an environment; no database is asked, secrets are named only."""
     if check and out is None:
         raise click.UsageError("--check needs --out DIR: the directory to compare with")
-    resolved = app.checked(app.resolve(environment))
+    resolved = app.checked(app.resolve(environment, offline=True))
     files = rendered_files(app.project, resolved)
     if out is None:
         answer("\n".join(text.rstrip("\n") + "\n" for text in files.values()).rstrip("\n"))
-    elif check:
+        return
+    files |= index(app.project, resolved)
+    if check:
         if stale := stale_files(files, out):
             raise RenderStale(
                 f"{len(stale)} rendered files in {out} are stale",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.workspace import Outcome, Workspace
@@ -32,13 +34,13 @@ def test_files_are_written_and_found_fresh(project: Workspace) -> None:
     assert render(project, "--out", "plans/test").code == 0
 
     written = sorted((project.root / "plans" / "test").iterdir())
-    assert [path.name for path in written] == ["1_a.sql", "2_b.sql"]
+    assert [path.name for path in written] == ["1_a.sql", "2_b.sql", "README.md"]
     assert "select 7;" in written[0].read_text()
     checked = render(project, "--out", "plans/test", "--check")
     assert (checked.code, checked.out) == (0, "")
 
 
-@pytest.mark.parametrize("damage", ["edited", "missing", "extra", "variable"])
+@pytest.mark.parametrize("damage", ["edited", "missing", "extra", "variable", "index"])
 def test_a_stale_directory_is_told_and_not_touched(project: Workspace, damage: str) -> None:
     render(project, "--out", "plans")
     plans = project.root / "plans"
@@ -48,6 +50,9 @@ def test_a_stale_directory_is_told_and_not_touched(project: Workspace, damage: s
             path.write_text(path.read_text().replace("select 7", "select 8"))
         case "missing":
             (plans / "1_a.sql").unlink()
+        case "index":
+            path = plans / "README.md"
+            path.write_text(path.read_text().replace("way back", "way out"))
         case "extra":
             (plans / "1_a.sql").rename(plans / "0_a.sql")
         case _:
@@ -59,11 +64,11 @@ def test_a_stale_directory_is_told_and_not_touched(project: Workspace, damage: s
 
     assert stale.code == 1
     assert "error[render-stale]" in stale.err
-    assert "1_a.sql" in stale.err
+    assert ("README.md" if damage == "index" else "1_a.sql") in stale.err
     assert {path.name: path.read_bytes() for path in plans.iterdir()} == before
     assert render(project, "--out", "plans").code == 0
     assert render(project, "--out", "plans", "--check").code == 0
-    assert sorted(path.name for path in plans.iterdir()) == ["1_a.sql", "2_b.sql"]
+    assert sorted(path.name for path in plans.iterdir()) == ["1_a.sql", "2_b.sql", "README.md"]
 
 
 def test_wrong_usage(project: Workspace) -> None:
@@ -82,3 +87,86 @@ def test_a_mistake_in_one_file_writes_none(project: Workspace) -> None:
 
     assert render(project, "--out", "plans").code == 78
     assert not (project.root / "plans").exists()
+
+
+INDEX = """\
+<!-- Rendered by smeta for environment test: do not edit -->
+# trial: migrations of test
+
+In their order. What is pending runs in one transaction, as far as PostgreSQL can do that.
+
+## 1_a
+
+    meaning         MEANING
+    statements      3
+    transaction     step 1 of 3, 1 in it
+    on its own      step 2 of 3, create index concurrently i on t: REASON
+    transaction     step 3 of 3, 1 in it
+    strongest lock  ACCESS EXCLUSIVE
+    validations     1
+    destroys        column b of t
+    way back        yes, 1 statement
+
+## 2_b
+
+    description     Two `b` & <c>
+    meaning         MEANING
+    statements      1
+    in batches      step 1 of 2, update t: 500 rows by id
+    transaction     step 2 of 2, 0 in it
+    strongest lock  ROW EXCLUSIVE
+    way back        no
+"""
+
+
+def test_the_index_says_what_each_migration_does(offline: Workspace) -> None:
+    offline.migration(
+        "1_a",
+        "create table t (id int);\ncreate index concurrently i on t (id);\nalter table t drop column b;",
+        "drop table t;",
+        "select 1;",
+    )
+    offline.migration(
+        "2_b",
+        "-- Description: Two `b` & <c>\n\n-- smeta: batch key=id size=500\nupdate t set c = 1 where c is null;",
+    )
+
+    assert render(offline, "--out", "plans").code == 0
+
+    index = (offline.root / "plans" / "README.md").read_text()
+    assert re.sub("[0-9a-f]{64}", "MEANING", re.sub("i on t: .*", "i on t: REASON", index)) == INDEX
+
+
+def test_one_more_migration_is_one_more_block_and_a_comment_changes_nothing(project: Workspace) -> None:
+    render(project, "--out", "plans")
+    index = project.root / "plans" / "README.md"
+    before = index.read_text()
+    path = project.file("1_a")
+    path.write_text(path.read_text() + "-- a word more\n")
+    project.migration("3_c", "select 3;")
+
+    render(project, "--out", "plans")
+
+    after = index.read_text()
+    assert after.startswith(before)
+    assert after.removeprefix(before).startswith("\n## 3_c\n")
+
+
+def test_no_address_is_needed(project: Workspace) -> None:
+    project.manifest.write_text(project.manifest.read_text().replace("${TRIAL_URL}", "${UNSET_URL:?set it}"))
+
+    done = render(project, "--out", "plans")
+
+    assert done.code == 0, done.err
+
+
+def test_an_index_of_somebody_else_is_left_alone(project: Workspace) -> None:
+    (project.root / "plans").mkdir()
+    mine = project.root / "plans" / "README.md"
+    mine.write_text("# Mine\n")
+
+    refused = render(project, "--out", "plans")
+
+    assert refused.code == 3
+    assert "error[render-foreign]" in refused.err
+    assert mine.read_text() == "# Mine\n"
