@@ -17,8 +17,10 @@ def find_change(
     row: AppliedMigration,
     file: MigrationFile,
     rendered: Callable[[], RenderedMigration],
+    *,
+    kept_as: str = "applied",
 ) -> Change | None:
-    """Compare a history row with its file by what both mean."""
+    """Compare a history row with its file by what both mean; `kept_as` names the row's text in a diff."""
     now = rendered()
     if row.inputs == now.inputs:
         return None
@@ -26,7 +28,7 @@ def find_change(
         diff = difflib.unified_diff(
             row.forward_sql.splitlines(),
             now.forward.text.splitlines(),
-            "applied",
+            kept_as,
             file.path,
             lineterm="",
             n=1,

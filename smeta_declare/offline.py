@@ -1,20 +1,185 @@
-"""What can be said without a database: the plan of a project, as if nothing else were applied. Pure."""
+"""What can be said without a database: the plan of a project from nothing, and what a branch adds. Pure."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.environment import Environment
+from smeta_declare.inputs import Change
+from smeta_declare.integrity import find_change
 from smeta_declare.plan import Plan
-from smeta_declare.planner import plan_apply
+from smeta_declare.planner import history_row, plan_apply
+from smeta_declare.policy import loosened
 from smeta_declare.project import Project
 from smeta_declare.run import AppliedMigration, History, Target
 
+FORMAT = "smeta.offline/1"
 _NOWHERE = Target(system_identifier="", database="", user="", server_version_num=0, server_version="")
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_OF_A_DATABASE = (
+    "target",
+    "base",
+    "objects",
+    "continues",
+    "from_file",
+    "history",
+)  # nothing to say of them here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """What a checkout has that a revision had not: migrations to apply, and changes of those that were there."""
+
+    revision: str
+    commit: str
+    plan: Plan
+    changes: tuple[Change, ...]
+    findings: tuple[Diagnostic, ...]
+
+    @property
+    def harmful(self) -> bool:
+        """Whether something that databases may have applied is not what it was."""
+        return any(f.code == "base-changed" for f in self.findings)
+
+    def document(self) -> dict[str, Any]:
+        """The published form: like a plan's, without a target, and nothing that `apply` would take."""
+        document = self.plan.document()
+        decision = {k: v for k, v in document["decision"].items() if k not in _OF_A_DATABASE}
+        return {
+            "format": FORMAT,
+            "since": {"revision": self.revision, "commit": self.commit},
+            "changes": [{**asdict(change), "diff": list(change.diff)} for change in self.changes],
+            "decision": decision,
+            "facts": {
+                "places": document["facts"]["places"],
+                "losses": document["facts"]["losses"],
+                "findings": [f.as_dict() for f in self.findings],
+            },
+        }
 
 
 def unbound_plan(
     environment: Environment, project: Project, applied: tuple[AppliedMigration, ...] = ()
 ) -> Plan:
     """The way forward from an empty history, or from these rows of one. It names no target: nothing may run it."""
-    return plan_apply(
+    plan = plan_apply(
         environment, History(applied=applied), _NOWHERE, lambda entry: project.rendered(environment, entry)
+    )
+    return replace(plan, lost=plan.uncounted)
+
+
+def branch(
+    environment: Environment,
+    project: Project,
+    before: tuple[Environment, Project] | None,
+    *,
+    revision: str,
+    commit: str,
+) -> Branch:
+    """What the environment has that it had not; `before` is the one of the revision, None where it was not there."""
+    rows = _rows(*before) if before else ()
+    listed = {entry.version: entry for entry in environment.migrations}
+    project.render_all(environment, environment.migrations)
+    kept = tuple(row for row in rows if row.version in listed)
+    plan = unbound_plan(environment, project, kept)
+    changes = tuple(
+        change
+        for row in kept
+        if (
+            change := find_change(
+                row,
+                project.read(environment, row.version),
+                lambda row=row: project.rendered(environment, listed[row.version]),  # type: ignore[misc]
+                kept_as=revision,
+            )
+        )
+    )
+    findings = [_changed(change, revision) for change in changes]
+    findings += [_gone(row.version, revision) for row in rows if row.version not in listed]
+    order = [entry.version for entry in environment.migrations if entry.version in {r.version for r in kept}]
+    if order != [row.version for row in kept]:
+        findings.append(_harm(None, f"migrations that {revision} has are listed in another order now"))
+    if before:
+        findings += loosened(
+            environment.name,
+            before[0].settings(),
+            environment.settings(),
+            hint="nothing to do if this is meant",
+        )
+    findings.sort(key=lambda f: f.code != "base-changed")
+    return Branch(
+        revision=revision,
+        commit=commit,
+        plan=plan,
+        changes=changes,
+        findings=(*findings, *plan.findings),
+    )
+
+
+def _rows(environment: Environment, project: Project) -> tuple[AppliedMigration, ...]:
+    """The history of a database that had everything applied."""
+    project.render_all(environment, environment.migrations)
+    rows = (history_row(project.rendered(environment, entry)) for entry in environment.migrations)
+    return tuple(
+        AppliedMigration(
+            applied_at=_LONG_AGO,
+            applied_by="",
+            execution_time_ms=0,
+            details_json=json.dumps(row.details),
+            **{name: getattr(row, name) for name in _SAME},
+        )
+        for row in rows
+    )
+
+
+_SAME = (
+    "version",
+    "name",
+    "description",
+    "checksum",
+    "meaning",
+    "inputs",
+    "forward_sql",
+    "rollback_sql",
+    "validation_sql",
+)
+
+_KINDS: Mapping[str, tuple[Severity, str]] = {
+    "rollback": (
+        Severity.MEDIUM,
+        "another rollback section: where it is applied, the one kept there is used",
+    ),
+    "validation": (Severity.LOW, "another validation section"),
+    "comments": (Severity.INFO, "other comments or layout; the SQL means the same"),
+}
+
+
+def _changed(change: Change, revision: str) -> Diagnostic:
+    if change.kind in _KINDS:
+        severity, words = _KINDS[change.kind]
+        return Diagnostic(
+            code=f"base-{change.kind}",
+            severity=severity,
+            message=f"{change.version}, which {revision} has, has {words}",
+            object=change.version,
+        )
+    return _harm(change.version, f"{change.version}, which {revision} has, means something else now")
+
+
+def _gone(version: str, revision: str) -> Diagnostic:
+    return _harm(version, f"{version}, which {revision} has, is not listed any more")
+
+
+def _harm(version: str | None, message: str) -> Diagnostic:
+    return Diagnostic(
+        code="base-changed",
+        severity=Severity.HIGH,
+        message=message,
+        object=version,
+        hint="a database that has it applied refuses this; put it back, and write the change as a new migration",
     )

@@ -274,6 +274,11 @@ class Plan:
         )
 
     @property
+    def uncounted(self) -> tuple[CountedLoss, ...]:
+        """What it takes away, where no database can say how many rows that is."""
+        return tuple(CountedLoss(version=version, what=loss.what, rows=None) for version, loss in self.losses)
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not self.migrations

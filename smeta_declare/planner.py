@@ -266,10 +266,9 @@ def _findings(
             )
 
 
-def _forward_works(
-    migration: RenderedMigration, round: int, checks: tuple[Question, ...]
-) -> tuple[Work, ...]:
-    record = HistoryRow(
+def history_row(migration: RenderedMigration) -> HistoryRow:
+    """What the history keeps of a migration once it is applied."""
+    return HistoryRow(
         version=migration.file.version,
         name=migration.header.name,
         description=migration.header.description,
@@ -286,13 +285,18 @@ def _forward_works(
             "validation_secrets": slots_kept(migration.validation),
         },
     )
+
+
+def _forward_works(
+    migration: RenderedMigration, round: int, checks: tuple[Question, ...]
+) -> tuple[Work, ...]:
     return works_of(
         migration.file.version,
         "forward",
         round,
         migration.forward.statements,
         migration.entry.timeouts,
-        record=record,
+        record=history_row(migration),
         validations=migration.validations,
         checks=checks,
         keeps=kept_of(migration.rollback),

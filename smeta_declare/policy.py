@@ -41,8 +41,14 @@ def refuse_unmet(environment: Environment, plan: Plan) -> None:
         raise RequirementUnmet(finding.message, location=finding.location, hint="write its rollback section")
 
 
-def loosened(environment: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Diagnostic]:
-    """In words what `Environment.settings` let happen now that they did not when the environment last ran.
+def loosened(
+    environment: str,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    hint: str = "nothing to do if this is meant; it is told once, in the first plan after the change",
+) -> Iterator[Diagnostic]:
+    """In words what `Environment.settings` let happen now that they did not before: when the environment last ran.
 
     Only of a protected environment, or one that was.
     """
@@ -54,7 +60,7 @@ def loosened(environment: str, before: Mapping[str, Any], now: Mapping[str, Any]
             severity=Severity.MEDIUM,
             message=f"policy of {environment}: {words}",
             object=environment,
-            hint="nothing to do if this is meant; it is told once, in the first plan after the change",
+            hint=hint,
         )
 
 

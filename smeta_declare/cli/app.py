@@ -79,6 +79,16 @@ class App:
         self.mask(self._secret_values(environment))
         return environment
 
+    def resolve_at(self, manifest: Path, name: str) -> Environment | None:
+        """The environment as another manifest has it, without its address; None where it, or the file, is not there."""
+        from smeta_declare.manifest import load_manifest
+        from smeta_declare.resolve import resolve
+
+        if not manifest.exists():
+            return None
+        found = load_manifest(manifest)
+        return resolve(found, name, self.environ, offline=True) if name in found.environments else None
+
     def _secret_values(self, environment: Environment) -> set[str]:
         named = (value.name for _, value in environment.variables if isinstance(value, Secret))
         values = {self.environ[name] for name in named if name in self.environ}

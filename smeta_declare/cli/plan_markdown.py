@@ -18,7 +18,7 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     head = "\n".join(
         [
             f"<!-- smeta-plan {name} -->",  # by which the next comment takes the place of this one
-            f"### smeta plan: {_plain(summary(decision, document['facts']['address']))}",
+            f"### smeta plan: {_plain(summary(decision, document['facts'].get('address', '')))}",
             "",
             "| | |",
             "|---|---|",
@@ -34,7 +34,7 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     fence = _fence(whole)
     opening = f"<details><summary>Every statement, in its transaction</summary>\n\n{fence}sql\n"
     closing = f"\n{fence}\n\n</details>\n"
-    note = f"\n… cut here: {{}} more lines; `smeta show FILE` shows plan {document['id'][:12]} whole"
+    note = f"\n… cut here: {{}} more lines; {_whole(document)}"
     if len(head) + len(opening) + len(whole) + len(closing) <= longest:
         return head + opening + whole + closing
     room = longest - len(head) - len(opening) - len(closing) - len(note) - 8
@@ -44,6 +44,12 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     kept = whole[:room].rpartition("\n")[0]
     left = len(whole.splitlines()) - len(kept.splitlines())
     return head + opening + kept + note.format(left) + closing
+
+
+def _whole(document: Mapping[str, Any]) -> str:
+    if "since" in document:
+        return "the same command with `--format human` shows all of it"
+    return f"`smeta show FILE` shows plan {document['id'][:12]} whole"
 
 
 def _lost(losses: list[str]) -> Iterator[str]:

@@ -28,6 +28,8 @@ def summary(decision: Json, address: str) -> str:
         parts.append(f"{counted(kinds['autocommit'], 'statement')} outside of any")
     if oneway := sum(not m["reversible"] for m in decision["migrations"]):
         parts.append(f"{oneway} without a way back")
+    if "target" not in decision:  # made without a database
+        return f"{decision['environment']}: {', '.join(parts)}"
     database = decision["target"]["database"]
     return f"{decision['environment']}, database {database} at {address}: {', '.join(parts)}"
 
@@ -39,9 +41,13 @@ def counted(number: int, noun: str) -> str:
 
 def header(document: Json) -> list[tuple[str, str]]:
     """What a person checks first: where it goes, as whom, and which plan it is."""
-    decision, target = document["decision"], document["decision"]["target"]
+    decision = document["decision"]
+    environment = ("environment", f"{decision['environment']} (project {decision['project']})")
+    if since := document.get("since"):
+        return [environment, ("since", f"{since['revision']} (commit {since['commit'][:12]})")]
+    target = decision["target"]
     return [
-        ("environment", f"{decision['environment']} (project {decision['project']})"),
+        environment,
         (
             "database",
             f"{target['database']}, PostgreSQL {target['server_major']}, as {decision['role'] or target['user']}",
@@ -72,18 +78,25 @@ def plan_text(document: Json) -> str:
     lines = [
         *(f"{name:12} {value}" for name, value in header(document)),
         "",
-        summary(decision, document["facts"]["address"]),
+        summary(decision, document["facts"].get("address", "")),
         *(
             ["goes on with the rollback that was interrupted, and no further"]
-            if decision["continues"]
+            if decision.get("continues")
             else []
         ),
+        *(line for change in document.get("changes", ()) for line in _changed(change)),
         *(f"  ! destroys {what}" for what in losses(document)),
         *(f"  {migration_line(migration)}" for migration in decision["migrations"]),
     ]
     for step in decision["steps"]:
         lines += ["", *_step(step, places)]
     return "\n".join(lines)
+
+
+def _changed(change: Json) -> list[str]:
+    what = {"meaning": "the SQL means something else", "comments": "comments or layout only"}
+    lines = [f"  ~ {change['version']}: {what.get(change['kind'], change['kind'] + ' section')}"]
+    return [*lines, *(f"      {line}" for line in change["diff"])]
 
 
 def _step(step: Json, places: Iterator[list[Any]]) -> list[str]:

@@ -47,6 +47,10 @@ def make_plan(
     is_flag=True,
     help="Undo with the rollback sections of the files as they are now, not with the SQL kept in the database.",
 )
+@click.option("--offline", is_flag=True, help="Ask no database: show what a branch adds, with --since.")
+@click.option(
+    "--since", metavar="REVISION", help="With --offline: the revision of git that the branch began at."
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Leave with 2 where there is something to do.")
 @options.plan_format
 @click.pass_obj
@@ -60,11 +64,19 @@ def command(
     output: str,
     *,
     from_file: bool,
+    offline: bool,
+    since: str | None,
     detailed_exitcode: bool,
 ) -> int:
     """Show what apply would do: every statement, in its transaction. Nothing is changed or created."""
     if from_file and rollback is None:
         raise click.UsageError("--from-file goes with --rollback")
+    if (since is None) == offline:
+        raise click.UsageError("--offline and --since REVISION go together")
+    if since is not None:
+        if to or rollback or out:
+            raise click.UsageError("--offline says what a branch adds: give no --to, --rollback, --out")
+        return _offline(app, environment, since, output, detailed_exitcode=detailed_exitcode)
     plan = make_plan(app, environment, to=to, rollback=rollback, from_file=from_file)
     document = plan.document()
     if output != "json":
@@ -76,3 +88,29 @@ def command(
         write(Path(out), plan)
         talk(f"written to {out}: run it with `smeta apply {out}`")
     return Exit.CHANGES if detailed_exitcode and not plan.empty else Exit.DONE
+
+
+def _offline(app: App, name: str, since: str, output: str, *, detailed_exitcode: bool) -> int:
+    """What the checkout adds to what it was at a revision; 1 where it changes what was there."""
+    from smeta_declare.offline import branch
+    from smeta_declare.project import Project
+    from smeta_declare.revision import checked_out
+
+    environment = app.checked(app.resolve(name, offline=True))
+    with checked_out(app.root, since) as there:
+        before = app.resolve_at(there.take(app.manifest_path.name), name)
+        if before:
+            there.take(before.migrations_directory)
+        found = branch(
+            environment,
+            app.project,
+            (before, Project(there.root)) if before else None,
+            revision=since,
+            commit=there.commit,
+        )
+    if output != "json":
+        show_findings(found.findings)
+    show_document(found.document(), output)
+    if found.harmful:
+        return Exit.FAILED
+    return Exit.CHANGES if detailed_exitcode and not found.plan.empty else Exit.DONE

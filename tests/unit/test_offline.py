@@ -1,0 +1,190 @@
+"""What a branch adds, from git alone: no database is asked, and no address is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.workspace import Outcome, Workspace
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/offline.schema.json").read_text(encoding="utf-8"))
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=root, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def branched(tmp_path: Path) -> Workspace:
+    """A project below the top of its repository: two migrations on `main`, and a branch that adds nothing yet."""
+    git(tmp_path, "init", "-q", "-b", "main")
+    project = Workspace.at(tmp_path / "db")
+    del project.environ["TRIAL_URL"]  # the address: not needed
+    project.migration("1_a", "create table a (id int);", "drop table a;")
+    project.migration("2_b", "{% include 'part.txt' %}", "drop table b;")
+    (project.root / "migrations" / "part.txt").write_text("create table b (id int);\n")
+    commit(project)
+    git(tmp_path, "checkout", "-q", "-b", "feature")
+    return project
+
+
+def commit(project: Workspace) -> str:
+    git(project.root, "add", "-A")
+    git(project.root, "commit", "-q", "-m", "step")
+    return git(project.root, "rev-parse", "HEAD")
+
+
+def since(project: Workspace, *options: str, revision: str = "main") -> Outcome:
+    return project.smeta("plan", "--offline", "--since", revision, "--env", "test", *options)
+
+
+def document(project: Workspace, code: int = 0) -> dict[str, object]:
+    done = since(project, "--format", "json")
+    assert done.code == code, done.err
+    jsonschema.validate(done.json, SCHEMA)
+    found: dict[str, object] = done.json
+    return found
+
+
+def codes(project: Workspace, code: int = 0) -> list[str]:
+    facts = document(project, code)["facts"]
+    assert isinstance(facts, dict)
+    return [finding["code"] for finding in facts["findings"]]
+
+
+def test_a_branch_that_adds_nothing(branched: Workspace) -> None:
+    done = since(branched, "--detailed-exitcode")
+
+    assert (done.code, done.err) == (0, "")
+    assert "test: nothing to do" in done.out
+    assert f"since        main (commit {git(branched.root, 'rev-parse', '--short=12', 'main')})" in done.out
+
+
+def test_what_a_branch_adds_is_shown_committed_or_not(branched: Workspace) -> None:
+    branched.migration("3_c", "drop table a;", "create table a (id int);")
+
+    done = since(branched)
+    assert done.code == 0
+    assert "1 to apply" in done.out
+    assert "! destroys table a: rows not counted (3_c)" in done.out
+    assert "create table b" not in done.out
+    assert since(branched, "--detailed-exitcode").code == 2
+    commit(branched)
+    assert since(branched).out == done.out
+    assert "drop table a" in since(branched, "--format", "sql").out
+    assert "<!-- smeta-plan trial/test -->" in since(branched, "--format", "markdown").out
+
+
+def test_a_migration_that_the_base_had_is_called_out_first(branched: Workspace) -> None:
+    """Through its own file, or through what it includes."""
+    branched.migration("3_c", "create table c (id int);")
+    branched.migration("1_a", "create table a (id bigint);", "drop table a;")
+
+    done = since(branched)
+
+    assert done.code == 1
+    assert done.err.startswith("high[base-changed]: 1_a, which main has, means something else now\n")
+    assert "  ~ 1_a: the SQL means something else" in done.out
+    assert "-create table a (id int);" in done.out
+    assert "+create table a (id bigint);" in done.out
+    assert "<!-- smeta" in since(branched, "--format", "markdown").out
+    branched.migration("1_a", "create table a (id int);", "drop table a;")
+    (branched.root / "migrations" / "part.txt").write_text("create table b (id int, more int);\n")
+    assert "2_b, which main has, means something else now" in since(branched).err
+
+
+def test_other_changes_of_the_base_are_told_for_what_they_are(branched: Workspace) -> None:
+    branched.migration("1_a", "-- why\ncreate table a (id int);", "drop table a;")
+    assert codes(branched) == ["base-comments"]
+    branched.migration("1_a", "create table a (id int);", "drop table if exists a;")
+    assert codes(branched) == ["base-rollback"]
+    branched.migration("1_a", "create table a (id int);", "drop table a;", "select true;")
+    assert codes(branched) == ["base-validation"]
+    branched.migration("1_a", "create table a (id int);", "drop table a;")
+    branched.versions.reverse()
+    branched.write_manifest()
+    assert codes(branched, 1) == ["base-changed"]
+    branched.versions.remove("1_a")
+    branched.write_manifest()
+    branched.file("1_a").unlink()
+    assert codes(branched, 1) == ["base-changed"]
+
+
+def test_a_looser_policy_of_a_branch_is_told(branched: Workspace) -> None:
+    branched.environment = "protected: true\n    require: [rollback]"
+    branched.write_manifest()
+    git(branched.root, "checkout", "-q", "main")
+    commit(branched)
+    git(branched.root, "checkout", "-q", "-B", "feature")
+    branched.environment = "protected: true"
+    branched.write_manifest()
+
+    assert codes(branched) == ["policy-loosened"]
+
+
+def test_what_others_added_since_is_not_taken_for_removed(branched: Workspace) -> None:
+    git(branched.root, "checkout", "-q", "main")
+    branched.migration("2_others", "create table others (id int);", "drop table others;")
+    commit(branched)
+    git(branched.root, "checkout", "-q", "feature")
+    branched.versions.remove("2_others")
+    branched.write_manifest()
+
+    assert codes(branched) == []
+
+
+def test_an_environment_or_a_manifest_that_was_not_there_is_all_new(branched: Workspace) -> None:
+    empty = git(branched.root, "hash-object", "-t", "tree", "--stdin", "-w")
+    first = git(branched.root, "commit-tree", "-m", "nothing", empty)
+
+    done = since(branched, revision=first)
+
+    assert (done.code, "2 to apply" in done.out) == (0, True), done.err
+
+
+@pytest.mark.parametrize("revision", ["nowhere", "--help", "main:db/smeta.yaml", ""])
+def test_a_revision_that_is_none_is_refused(branched: Workspace, revision: str) -> None:
+    done = branched.smeta("plan", "--offline", f"--since={revision}", "--env", "test")
+
+    assert (done.code, "error[revision-unknown]: git knows no revision" in done.err) == (64, True), done.err
+
+
+def test_outside_of_git_it_is_refused(tmp_path: Path) -> None:
+    done = since(Workspace.at(tmp_path))
+
+    assert (done.code, "is in no git repository" in done.err) == (64, True), done.err
+
+
+@pytest.mark.parametrize(
+    "options", [("--offline",), ("--since", "main"), ("--offline", "--since", "main", "--to", "1_a")]
+)
+def test_options_that_do_not_go_together(branched: Workspace, options: tuple[str, ...]) -> None:
+    assert branched.smeta("plan", "--env", "test", *options).code == 64
+
+
+def test_it_is_no_plan_to_apply(branched: Workspace) -> None:
+    branched.migration("3_c", "create table c (id int);")
+    file = branched.root / "offline.json"
+    file.write_text(json.dumps(document(branched)))
+
+    refused = branched.smeta("apply", str(file))
+
+    assert (refused.code, "error[plan-unreadable]" in refused.err) == (78, True)
+    assert "smeta.offline/1" in refused.err
+
+
+def test_the_work_tree_is_left_alone(branched: Workspace) -> None:
+    branched.migration("3_c", "create table c (id int);")
+    before = git(branched.root, "status", "--porcelain"), git(branched.root, "stash", "list")
+
+    since(branched)
+
+    assert (git(branched.root, "status", "--porcelain"), git(branched.root, "stash", "list")) == before
