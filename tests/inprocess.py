@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
+from jsonschema import Draft202012Validator
+
 from smeta_declare.cli import main, views
 from smeta_declare.masking import Masker
+from smeta_declare.schemas import load
 from tests.workspace import Outcome
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,4 +39,28 @@ def smeta_in(directory: Path, *arguments: str, environ: Mapping[str, str], stdin
             views.mask_with(Masker())
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+    _hold_against_schema(out.getvalue())
+    if "--out" in arguments and "plan" in arguments and int(code) == 0:
+        written = directory / arguments[arguments.index("--out") + 1]
+        _hold_against_schema(written.read_text(encoding="utf-8"))
     return Outcome(int(code), out.getvalue(), err.getvalue())
+
+
+@cache
+def _schemas() -> dict[str, Draft202012Validator]:
+    """The schemas of plans, by the format that a document says it has."""
+    found = {}
+    for name in ("plan", "offline"):
+        schema = load(name)
+        found[schema["properties"]["format"]["const"]] = Draft202012Validator(schema)
+    return found
+
+
+def _hold_against_schema(text: str) -> None:
+    """Every plan that any test makes is what its schema says."""
+    if not text.startswith("{"):
+        return
+    with contextlib.suppress(ValueError):
+        document = json.loads(text)
+        if (schema := _schemas().get(document.get("format"))) is not None:
+            schema.validate(document)

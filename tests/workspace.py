@@ -116,11 +116,17 @@ class Workspace:
 
         return smeta_in(self.root, *arguments, environ={**self.environ, **(environ or {})}, stdin=stdin)
 
-    def process(self, *arguments: str, environ: Mapping[str, str] | None = None, stdin: str = "") -> Outcome:
-        """Run the command in a process of its own, as a user would."""
+    def process(
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        stdin: str = "",
+        directory: Path | None = None,
+    ) -> Outcome:
+        """Run the command in a process of its own, as a user would; in the project's directory if nothing is said."""
         done = subprocess.run(
             [sys.executable, "-m", "smeta_declare", *arguments],
-            cwd=self.root,
+            cwd=directory or self.root,
             env={**self.environ, **(environ or {})},
             input=stdin,
             capture_output=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,19 @@ def test_a_rollback_is_saved_and_applied_too(planned: Workspace) -> None:
 
 def test_the_same_plan_has_the_same_bytes_wherever_it_is_made(planned: Workspace) -> None:
     first = plan(planned).read_bytes()
-    for environ in ({"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}, {"PYTHONHASHSEED": "77"}):
-        planned.environ |= environ
-        assert plan(planned).read_bytes() == first
+    other, below = planned.root.parent / "checked out elsewhere", planned.root / "migrations"
+    shutil.copytree(planned.root, other)
+    for environ, directory in (
+        ({"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"}, planned.root),
+        ({"PYTHONHASHSEED": "77", "LC_ALL": "C.UTF-8", "LANG": "tr_TR.UTF-8"}, below),
+        ({"PYTHONHASHSEED": "random", "TZ": "America/New_York"}, other),
+    ):
+        file = planned.root / "again.json"
+        done = planned.process(
+            "plan", "--env", "test", "--out", str(file), environ=environ, directory=directory
+        )
+        assert done.code == 0, done.err
+        assert file.read_bytes() == first
 
 
 @pytest.mark.parametrize(
