@@ -9,6 +9,7 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.diagnostics import Location
 from smeta_declare.rendered import Secret, Value
+from smeta_declare.tenancy.declaration import Tenancy
 from smeta_declare.validation import Expectation
 
 
@@ -114,6 +115,7 @@ class Environment:
     backups_directory: str  # relative to the manifest
     migrations: tuple[MigrationEntry, ...]
     checks: tuple[Check, ...]
+    tenancy: Tenancy | None = None
 
     def settings(self) -> dict[str, Any]:
         """What the manifest says for this environment and a plan depends on, as JSON values.
