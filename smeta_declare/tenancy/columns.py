@@ -81,21 +81,19 @@ def filling_of(tenancy: Tenancy, relation: Relation, catalogue: Catalogue) -> Fi
     )
 
 
-def _key_to_parent(tenancy: Tenancy, relation: Relation, catalogue: Catalogue) -> Constraint | None:
-    """The foreign key to a tenants' table whose rows may have another tenant than the default one."""
-    declared = tenancy.of(relation.name)
+def _key_to_parent(
+    tenancy: Tenancy, relation: Relation, catalogue: Catalogue, below: frozenset[Name] = frozenset()
+) -> Constraint | None:
+    """The foreign key to a tenants' table whose rows may have, or get, another tenant than the default one."""
+    declared, below = tenancy.of(relation.name), below | {relation.name}
     for key in sorted(relation.references(), key=lambda k: not (declared and k.target == declared.parent)):
         parent = tenancy.of(key.target) if key.target else None
         target = catalogue.of(key.target) if key.target else None
-        if (
-            parent is not None
-            and target is not None
-            and parent.kind == "tenant"
-            and parent.has_column
-            and key.target != relation.name
-            and target.column(tenancy.column) is not None
-            and tenancy.column not in key.columns
-        ):
+        if parent is None or target is None or target.name in below or tenancy.column in key.columns:
+            continue
+        if parent.kind != "tenant" or not parent.has_column:
+            continue
+        if target.column(tenancy.column) or _key_to_parent(tenancy, target, catalogue, below):
             return key
     return None
 

@@ -75,6 +75,7 @@ def keys_of(tenancy: Tenancy, table: TableClass, relation: Relation, catalogue: 
     references = (_to_registry(tenancy, relation), *_references(tenancy, table, relation, catalogue))
     replaced = tuple(_without_tenant(tenancy, table, relation, catalogue))
     uniques = (*_referred_to(tenancy, table, catalogue), *_replacing(tenancy, table, relation, replaced))
+    uniques = tuple({unique.name: unique for unique in reversed(uniques)}.values())
     indexes = list(dict.fromkeys(r.columns for r in references[1:]))
     leads = [i.columns[0] for i in relation.indexes if i.valid and not i.partial and i.method == "btree"]
     if not indexes and tenancy.column not in (*leads, *(u.columns[0] for u in uniques)):
@@ -216,9 +217,8 @@ def _replacing(
         constraint = next((c for c in relation.constraints if c.index == index.name and c.type == "u"), None)
         columns = [column or "expr" for column in index.columns]
         distinct = ("expr" in columns or index.partial) and not index.constraint
-        name = object_name(
-            *([index.name] if distinct else [table.name.name, *columns]), tenancy.column, "key"
-        )
+        of = [index.name, tenancy.column] if distinct else [table.name.name, tenancy.column, *columns]
+        name = object_name(*of, "key")
         at = index.definition.index(" USING ", len(f"CREATE UNIQUE INDEX {quoted(index.name)} ON "))
         head, _, rest = index.definition[at:].partition("(")
         yield Unique(
