@@ -67,7 +67,7 @@ def _section(parts: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[str]:
         if not statements:
             continue
         if words:
-            yield f"-- · {' '.join(words.split())}\n"  # the dot: a table may be called smeta, as directives are
+            yield f"-- * {' '.join(words.split())}\n"  # the star: a table may be called smeta, as directives are
         for statement in statements:
             yield f"{statement};\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from smeta_declare.diagnostics import Location
@@ -124,7 +125,7 @@ class Exemption:
     because: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Tenancy:
     """Shared tables whose rows belong to tenants, sealed by row security."""
 
@@ -143,7 +144,11 @@ class Tenancy:
 
     def of(self, name: Name) -> TableClass | None:
         """The class of a relation; None where it has none."""
-        return next((table for table in self.tables if table.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[Name, TableClass]:
+        return {table.name: table for table in self.tables}
 
     def exempt(self, check: str, table: Name, *parts: str) -> bool:
         """Whether a check need not hold for one of these columns or constraints of a table."""

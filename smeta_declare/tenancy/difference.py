@@ -57,6 +57,8 @@ def changes(tenancy: Tenancy, catalogue: Catalogue, *, concurrently: bool = Fals
 
 def _depth(wanted: Wanted, tenancy: Tenancy, catalogue: Catalogue) -> int:
     """How many parents have to be filled in before."""
+    if not needs_filling(wanted):
+        return 0
     depth, seen, relation = 0, {wanted.relation.name}, wanted.relation
     while (
         (filling := filling_of(tenancy, relation, catalogue))

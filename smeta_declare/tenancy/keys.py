@@ -166,7 +166,8 @@ def deferral(found: Constraint) -> str:
 def _referred_to(tenancy: Tenancy, table: TableClass, catalogue: Catalogue) -> Iterator[Unique]:
     """Unique keys of a parent, which foreign keys of its children need."""
     done: set[tuple[str, ...]] = set()
-    for child in catalogue.relations:
+    children = {child.name: child for child, _ in catalogue.referring.get(table.name, ())}
+    for child in children.values():
         declared = tenancy.of(child.name)
         if declared is None or child.partition or not declared.has_column:
             continue
@@ -189,11 +190,9 @@ def _without_tenant(
     """Unique indexes that reach over tenants. Primary keys stay, and so do random ones: they tell nothing."""
     primary = {c.index for c in relation.constraints if c.type == "p"}
     kept = {
-        c.index
-        for other in catalogue.relations
-        for c in other.references()
-        if c.target == relation.name
-        and not ((declared := tenancy.of(other.name)) and _between_tenants(tenancy, declared, c))
+        key.index
+        for other, key in catalogue.referring.get(relation.name, ())
+        if not ((declared := tenancy.of(other.name)) and _between_tenants(tenancy, declared, key))
     }
     for index in relation.indexes:
         if not index.unique or index.inherited or index.name in primary | kept:

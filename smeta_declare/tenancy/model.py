@@ -199,6 +199,16 @@ class Catalogue:
                 found.setdefault(parent, []).append(relation)
         return found
 
+    @cached_property
+    def referring(self) -> dict[Name, list[tuple[Relation, Constraint]]]:
+        """For every relation the foreign keys to it, and whose they are."""
+        found: dict[Name, list[tuple[Relation, Constraint]]] = {}
+        for relation in self.relations:
+            for key in relation.references():
+                if key.target:
+                    found.setdefault(key.target, []).append((relation, key))
+        return found
+
     def descendants(self, name: Name) -> tuple[Relation, ...]:
         """Partitions and tables that inherit, of all levels, each behind its parent."""
         found: dict[Name, Relation] = {}
