@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -32,6 +32,7 @@ class Tenants:
 
     database: TestDatabase
     session: Session
+    as_it_was: Catalog = field(default_factory=lambda: catalog_of((), (), ()))
 
     @classmethod
     @contextlib.contextmanager

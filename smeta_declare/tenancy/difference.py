@@ -196,10 +196,25 @@ def _policies(wanted: Wanted) -> Iterator[Change]:
 
 
 def _told(missing: list[Policy], extra: list[Policy]) -> str:
-    names = {p.name for p in missing} & {p.name for p in extra}
-    said = [f"policy {p.name} {'is made as declared' if p.name in names else 'is added'}" for p in missing]
-    said += [f"policy {p.name} is removed" for p in extra if p.name not in names]
-    return ", ".join(said)
+    before = {policy.name: policy for policy in extra}
+    said = [_other(before[p.name], p) if p.name in before else f"policy {p.name} is added" for p in missing]
+    added = {policy.name for policy in missing}
+    said += [f"policy {name} is removed" for name in before if name not in added]
+    return "; ".join(said)
+
+
+def _other(was: Policy, now: Policy) -> str:
+    """In which respects a policy is not what it was."""
+    said = []
+    if set(was.roles) != set(now.roles):
+        said.append(f"is for {', '.join(now.roles)}, not for {', '.join(was.roles)}")
+    if (was.command, was.permissive) != (now.command, now.permissive):
+        said.append("is of another kind")
+    if not same(was.using, now.using):
+        said.append(f"shows rows where {now.using}, not where {was.using}")
+    if not same(was.check or was.using, now.check or now.using):
+        said.append(f"accepts rows where {now.check or now.using}, not where {was.check or was.using}")
+    return f"policy {now.name} {', '.join(said)}"
 
 
 def _alike(one: Policy, other: Policy) -> bool:
