@@ -13,8 +13,9 @@ import pytest
 from smeta_declare.tenancy.adoption import reconciliation
 from smeta_declare.tenancy.declaration import Tenancy
 from smeta_declare.tenancy.findings import catalogue_findings
-from tests.servers import TestServer, fresh_database
+from tests.servers import TestDatabase, TestServer, fresh_database
 from tests.tenants import Tenants, declared
+from tests.workspace import Workspace
 
 ROLES = {
     "create": True,
@@ -507,3 +508,27 @@ def test_five_hundred_tables_with_nothing_to_do(
     with capsys.disabled():
         told = f"500 tables asked in {asked - begin:.2f} s, compared in {compared - asked:.2f} s"
         print(f"\n{server.id}: {told}")  # noqa: T201 # a figure that depends on the machine is no test
+
+
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_the_executor_runs_it_like_a_migration(workspace: Workspace, database: TestDatabase) -> None:
+    with Tenants.at(database) as tenants:
+        database.query(SCHEMA + ROWS + "alter table projects add column tenant_id uuid")
+        before = tenants.fingerprint()
+        found = tenants.planned(tenancy(), concurrently=True)
+        assert found is not None
+        assert "-- smeta: batch key=id" in found.sql
+        workspace.migration("1_tenancy", found.sql, found.rollback_sql)
+
+        applied = workspace.smeta("apply", "--env", "test")
+
+        assert applied.code == 0, applied.err
+        assert tenants.planned(tenancy()) is None
+        assert database.query_as_admin(
+            "select count(distinct tenant_id), count(tenant_id) from projects"
+        ) == [(1, 20)]
+        assert workspace.smeta("rollback", "--env", "test", "--allow-destructive").code == 0
+        back = tenants.fingerprint().objects
+        assert {
+            k: v for k, v in back.items() if "smeta" not in k and "schema_migrations" not in k
+        } == before.objects
