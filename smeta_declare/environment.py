@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -88,6 +89,8 @@ def _as_json(value: Value) -> Any:
             return {"secret": name}
         case tuple():
             return [_as_json(item) for item in value]
+        case Mapping():
+            return {key: _as_json(item) for key, item in value.items()}
         case _:
             return value
 
@@ -134,5 +137,6 @@ class Environment:
         }
 
     def template_variables(self) -> dict[str, Value]:
-        """What templates may use: the variables, and `environment`, its name."""
-        return {**dict(self.variables), "environment": self.name}
+        """What templates may use: the variables, `environment`, its name, and `tenancy`, as it is declared."""
+        declared = {"tenancy": self.tenancy.template_value()} if self.tenancy else {}
+        return {**dict(self.variables), "environment": self.name, **declared}

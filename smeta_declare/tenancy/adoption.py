@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smeta_declare.tenancy.change import Change
 from smeta_declare.tenancy.declaration import Tenancy
@@ -42,13 +42,21 @@ class Reconciliation:
 
 
 def reconciliation(
-    tenancy: Tenancy, catalogue: Catalogue, *, concurrently: bool = False, previous: str = ""
+    tenancy: Tenancy,
+    catalogue: Catalogue,
+    *,
+    concurrently: bool = False,
+    made: Catalogue | None = None,
+    previous: str = "",
 ) -> Reconciliation | None:
     """What has to be done; None where everything is as declared.
 
-    `concurrently`: tables with rows are used meanwhile. `previous` is the version of the reconciliation before: the
-    same repair made again is another one.
+    `concurrently`: tables with rows are used meanwhile. `made` is what the applied migrations make of an empty
+    database (`fold.folded`): a foreign key that was dropped by hand is known from there. `previous` is the version of
+    the reconciliation before: the same repair made again is another one.
     """
+    if made:
+        catalogue = replace(catalogue, made={relation.name: relation for relation in made.relations})
     found = changes(tenancy, catalogue, concurrently=concurrently)
     if not found:
         return None
@@ -77,3 +85,12 @@ def _lost(found: Iterable[Change]) -> str:
     if not dropped:
         return ""
     return f"-- irreversible: which row of {', '.join(dropped)} belonged to which tenant\n"
+
+
+def wanted_sql(tenancy: Tenancy, made: Catalogue) -> str:
+    """Everything that is wanted, from empty, as SQL to be reviewed: what the migrations alone do not make.
+
+    `made` is what the migrations make of an empty database (`fold.folded`).
+    """
+    found = reconciliation(tenancy, made)
+    return found.sql if found else ""

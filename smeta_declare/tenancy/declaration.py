@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from smeta_declare.diagnostics import Location
 from smeta_declare.parsetree import quoted
+from smeta_declare.rendered import Value
 
 Class: TypeAlias = Literal["tenant", "overlay", "registry", "global", "internal"]
 PolicyForm: TypeAlias = Literal["initplan", "inline"]
@@ -149,6 +150,30 @@ class Tenancy:
     @cached_property
     def _by_name(self) -> dict[Name, TableClass]:
         return {table.name: table for table in self.tables}
+
+    def template_value(self) -> dict[str, Value]:
+        """What migrations may read of it; relations by class, each with schema and name for `ident`."""
+        classes: dict[str, Value] = {
+            kind: tuple(table.name._asdict() for table in self.tables if table.kind == kind)
+            for kind in _GRANTS
+        }
+        return {
+            "column": self.column,
+            "setting": self.setting,
+            "registry": {**self.registry._asdict(), "key": self.key},
+            "functions": {
+                "schema": self.functions.schema,
+                "set": self.functions.set,
+                "current": self.functions.current,
+            },
+            "roles": {
+                "owner": self.roles.owner,
+                "application": self.roles.application,
+                "read_only": self.roles.read_only,
+                "bypass": self.roles.bypass,
+            },
+            "tables": classes,
+        }
 
     def exempt(self, check: str, table: Name, *parts: str) -> bool:
         """Whether a check need not hold for one of these columns or constraints of a table."""

@@ -8,7 +8,8 @@ from smeta_declare.diagnostics import Diagnostic, Location, Severity
 from smeta_declare.tenancy.columns import filling_of, needs_filling
 from smeta_declare.tenancy.declaration import SEALED, Tenancy
 from smeta_declare.tenancy.grants import bound_roles
-from smeta_declare.tenancy.model import PUBLIC, Catalogue, Relation, Role
+from smeta_declare.tenancy.keys import carries_tenant
+from smeta_declare.tenancy.model import PUBLIC, Catalogue, Column, Relation, Role
 from smeta_declare.tenancy.wanted import Wanted, key_column, wanted
 
 _KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table"}
@@ -27,7 +28,7 @@ def catalogue_findings(tenancy: Tenancy, catalogue: Catalogue) -> tuple[Diagnost
                 hint="create it in a migration, and name that in `tenancy.since`",
             ),
         )
-    found = [*_registry(tenancy, catalogue), *_roles(tenancy, catalogue)]
+    found = [*_registry(tenancy, catalogue, key), *_roles(tenancy, catalogue)]
     for each in wanted(tenancy, catalogue):
         found += _relation(each, tenancy, catalogue, key.type)
     found += _missing(tenancy, catalogue)
@@ -49,7 +50,14 @@ def _finding(
     )
 
 
-def _registry(tenancy: Tenancy, catalogue: Catalogue) -> Iterator[Diagnostic]:
+def _registry(tenancy: Tenancy, catalogue: Catalogue, key: Column) -> Iterator[Diagnostic]:
+    if "(" in key.compared or key.compared.endswith("]"):
+        yield _finding(
+            "tenancy-type",
+            f"{tenancy.registry}.{key.name} is {key.type}, which cannot be the key of a tenant",
+            str(tenancy.registry),
+            hint="take uuid, text, varchar, a whole number, or a domain over one of them",
+        )
     registry = catalogue.of(tenancy.registry)
     if registry and not any(
         i.unique and i.valid and not i.partial and i.columns == (tenancy.key,) for i in registry.indexes
@@ -135,6 +143,7 @@ def _relation(each: Wanted, tenancy: Tenancy, catalogue: Catalogue, key_type: st
             location=place,
             hint="declare `tenancy.default_tenant`, or give each row its tenant in a migration",
         )
+    yield from _over_overlays(each, tenancy, catalogue)
     if relation.owner in bound_roles(tenancy):
         yield _finding(
             "tenancy-owner",
@@ -152,6 +161,27 @@ def _relation(each: Wanted, tenancy: Tenancy, catalogue: Catalogue, key_type: st
             location=place,
             hint="no policy names its owner, who sees nothing once row security is forced",
         )
+
+
+def _over_overlays(each: Wanted, tenancy: Tenancy, catalogue: Catalogue) -> Iterator[Diagnostic]:
+    """References that no foreign key can keep within a tenant: to its own rows or the shared ones, or from them."""
+    for key in each.relation.references() if each.column else ():
+        other = tenancy.of(key.target) if key.target else None
+        target = catalogue.of(key.target) if key.target else None
+        if other is None or target is None or not other.has_column:
+            continue
+        if "overlay" in (other.kind, each.table.kind) and not carries_tenant(
+            tenancy, target, key.target_columns
+        ):
+            yield _finding(
+                "tenancy-overlay",
+                f"{each.relation.name}.{key.name} accepts another tenant's row of {key.target}",
+                str(each.relation.name),
+                severity=Severity.MEDIUM,
+                location=each.table.location,
+                hint="give the overlay a key with a generated column that says whose a row is (the tenant, or "
+                "'shared'), refer to both, and check that the one here is the row's own tenant or 'shared'",
+            )
 
 
 def _roles(tenancy: Tenancy, catalogue: Catalogue) -> Iterator[Diagnostic]:

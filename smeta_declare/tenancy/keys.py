@@ -6,7 +6,7 @@ A foreign key without the tenant accepts another's row; a unique key without it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smeta_declare.parsetree import quoted
 from smeta_declare.tenancy.declaration import Name, TableClass, Tenancy
@@ -108,7 +108,8 @@ def _references(
 ) -> Iterator[Reference]:
     """For every foreign key from one tenants' table to another: the one that takes the tenant with it."""
     done: set[tuple[str, ...]] = set()
-    for found in sorted(relation.references(), key=lambda c: tenancy.column not in c.columns):
+    lost = tuple(_lost(relation, catalogue))
+    for found in sorted((*relation.references(), *lost), key=lambda c: tenancy.column not in c.columns):
         pairs = dict(zip(found.columns, found.target_columns, strict=True))
         if not _between_tenants(tenancy, table, found):
             continue
@@ -120,6 +121,7 @@ def _references(
                 columns=(tenancy.column, *rest),
                 target=found.target or relation.name,
                 target_columns=(tenancy.column, *(pairs[column] for column in rest)),
+                tail=_tail(replace(found, columns=rest), catalogue.major) or "",
             )
         elif (tail := _tail(found, catalogue.major)) is not None and not tenancy.exempt(
             "K01", relation.name, found.name, *found.columns
@@ -131,8 +133,18 @@ def _references(
                 target=found.target or relation.name,
                 target_columns=(tenancy.column, *found.target_columns),
                 tail="" if again else tail,
-                replaces=found,
+                replaces=None if found in lost else found,
             )
+
+
+def _lost(relation: Relation, catalogue: Catalogue) -> Iterator[Constraint]:
+    """Foreign keys that migrations made and that somebody has dropped, with nothing in their place."""
+    made = catalogue.made.get(relation.name)
+    for key in made.references() if made else ():
+        if all(relation.column(column) for column in key.columns) and not any(
+            c.target == key.target and set(key.columns) <= set(c.columns) for c in relation.references()
+        ):
+            yield key
 
 
 def _between_tenants(tenancy: Tenancy, table: TableClass, found: Constraint) -> bool:
@@ -167,13 +179,16 @@ def _referred_to(tenancy: Tenancy, table: TableClass, catalogue: Catalogue) -> I
     """Unique keys of a parent, which foreign keys of its children need."""
     done: set[tuple[str, ...]] = set()
     children = {child.name: child for child, _ in catalogue.referring.get(table.name, ())}
+    for made in catalogue.made.values():
+        if (child := catalogue.of(made.name)) and any(key.target == table.name for key in made.references()):
+            children[made.name] = child
     for child in children.values():
         declared = tenancy.of(child.name)
         if declared is None or child.partition or not declared.has_column:
             continue
         for reference in _references(tenancy, declared, child, catalogue):
             columns = reference.target_columns
-            if reference.target == table.name and reference.replaces and columns not in done:
+            if reference.target == table.name and columns not in done:
                 done.add(columns)
                 name = object_name(table.name.name, *columns, "key")
                 yield Unique(

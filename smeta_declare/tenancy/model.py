@@ -173,6 +173,7 @@ class Catalogue:
     schemas: Mapping[str, tuple[str, frozenset[tuple[str, str]]]] = field(default_factory=dict)
     roles: tuple[Role, ...] = ()
     sequence_grants: frozenset[tuple[Name, str, str]] = frozenset()
+    made: Mapping[Name, Relation] = field(default_factory=dict)  # what migrations made, where that is known
 
     @property
     def major(self) -> int:

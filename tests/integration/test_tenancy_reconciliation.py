@@ -532,3 +532,20 @@ def test_the_executor_runs_it_like_a_migration(workspace: Workspace, database: T
         assert {
             k: v for k, v in back.items() if "smeta" not in k and "schema_migrations" not in k
         } == before.objects
+
+
+def test_a_reference_to_an_overlay_is_told_unless_it_says_whose(sealed: Tenants) -> None:
+    sealed.session.run(
+        "create table uses (id int, material text references materials);"
+        "create table things (id int, whose text generated always as (coalesce(tenant_id::text, 'shared')) stored, "
+        "  tenant_id uuid, primary key (whose, id));"
+        "create table uses_things (id int, thing int, whose text, foreign key (whose, thing) references things)"
+    )
+    block = tenancy(tables={"uses": "tenant", "things": "overlay", "uses_things": "tenant"})
+
+    found = catalogue_findings(block, sealed.catalogue(block))
+
+    sealed.session.run("drop table uses, uses_things, things")
+    assert [(f.code, f.message) for f in found] == [
+        ("tenancy-overlay", "uses.uses_material_fkey accepts another tenant's row of materials")
+    ]

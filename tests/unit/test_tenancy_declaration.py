@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from smeta_declare.errors import InvalidManifest
+from smeta_declare.errors import InvalidManifest, TemplateError
 from smeta_declare.manifest import parse_manifest
 from smeta_declare.resolve import effective, explain, resolve
+from smeta_declare.template import render
 from smeta_declare.tenancy.declaration import Name, Roles
 
 HEAD = """\
@@ -122,3 +123,38 @@ def test_names_keep_capitals_and_dots_in_quotes() -> None:
     assert Name.written('Sales."a.""b"') == Name("Sales", 'a."b')
     assert Name.written("Order Items").sql == 'public."Order Items"'
     assert str(Name.written("public.orders")) == "orders"
+
+
+def test_migrations_read_the_declaration() -> None:
+    environment = resolve(parse_manifest(HEAD + TENANCY, file="smeta.yaml"), "dev", {})
+    source = (
+        "{% for t in tenancy.tables.tenant %}"
+        "alter table {{ t.schema|ident }}.{{ t.name|ident }} alter {{ tenancy.column }} drop default;\n"
+        "{% endfor %}"
+        "select {{ tenancy.functions.set }}({{ tenancy.registry.key }}), {{ tenancy.setting|literal }},"
+        " {{ tenancy.roles.application|join(' ')|literal }};"
+    )
+
+    rendered = render(
+        source, name="m.sql", variables=environment.template_variables(), load=lambda _name: None
+    )
+
+    assert rendered.text == (
+        "alter table public.projects alter tenant_id drop default;\n"
+        'alter table "Sales"."Orders" alter tenant_id drop default;\n'
+        "alter table public.notes alter tenant_id drop default;\n"
+        "select set_tenant_context(id), 'app.current_tenant_id', 'app worker';"
+    )
+
+
+@pytest.mark.parametrize("value", ["tenancy", "tenancy.tables", "tenancy.columm", "tenancy.tables.tenant"])
+def test_what_is_no_word_of_the_declaration_is_not_printed(value: str) -> None:
+    environment = resolve(parse_manifest(HEAD + TENANCY, file="smeta.yaml"), "dev", {})
+
+    with pytest.raises(TemplateError):
+        render(
+            f"select {{{{ {value} }}}};",
+            name="m.sql",
+            variables=environment.template_variables(),
+            load=lambda _name: None,
+        )

@@ -56,7 +56,8 @@ select json_build_object(
         'columns', case when r.relkind not in ('v', 'm') then (
             select json_agg(json_build_array(
                        a.attname, format_type(a.atttypid, a.atttypmod),
-                       case when t.typcategory = 'S' and base.typname = 'varchar' then 'text' else format_type(base.oid, null) end,
+                       case when base.oid = 'varchar'::regtype then 'text' when t.typtype = 'd' then format_type(base.oid, null)
+                            else format_type(a.atttypid, a.atttypmod) end,
                        a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attgenerated <> '', a.attidentity <> '')
                    order by a.attnum)
             from pg_attribute a
