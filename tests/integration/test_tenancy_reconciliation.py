@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from smeta_declare.postgres.connection import ServerError
 from smeta_declare.tenancy.adoption import reconciliation
 from smeta_declare.tenancy.declaration import Tenancy
 from smeta_declare.tenancy.findings import catalogue_findings
 from tests.servers import TestDatabase, TestServer, fresh_database
 from tests.tenants import Tenants, declared
+from tests.waiting import until
 from tests.workspace import Workspace
 
 ROLES = {
@@ -549,3 +552,90 @@ def test_a_reference_to_an_overlay_is_told_unless_it_says_whose(sealed: Tenants)
     assert [(f.code, f.message) for f in found] == [
         ("tenancy-overlay", "uses.uses_material_fkey accepts another tenant's row of materials")
     ]
+
+
+@pytest.mark.parametrize("gently", [False, True])
+def test_a_foreign_key_is_not_taken_for_valid_because_its_rows_are_hidden(
+    sealed: Tenants, *, gently: bool
+) -> None:
+    """Under forced row security PostgreSQL looks only at the rows that the owner sees: at none, and it is content."""
+    sealed.session.run("alter table projects drop constraint if exists projects_tenant_id_fkey")
+    sealed.database.query_as_admin(f"insert into projects (name, tenant_id) values ('orphan', '{A}')")
+    repair = sealed.planned(tenancy(), concurrently=gently)
+    assert repair is not None
+
+    with pytest.raises(ServerError) as refused:
+        sealed.run(repair.sql)
+
+    assert refused.value.sqlstate == "23503"
+    sealed.database.query_as_admin("delete from projects where name = 'orphan'")
+    sealed.reconcile(tenancy())
+    assert sealed.words(tenancy()) == ()
+
+
+def test_an_application_that_knows_its_tenant_goes_on_meanwhile(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """It sets the context before anything reads it; writers and readers of all tables see no error."""
+    block = tenancy(tables={"events": "internal"})
+    database.query(SCHEMA + ROWS)
+    database.query_as_admin(
+        f"do $$ begin create role {APP}; exception when duplicate_object then end $$;"
+        f"grant select, insert, update on projects, estimates, items, materials to {APP};"
+        f"grant usage on sequence items_id_seq to {APP}"
+    )
+    ((default,),) = database.query(
+        "insert into tenants (name, subdomain) values ('First', 'default') returning id"
+    )
+    over, errors, done = threading.Event(), list[str](), {"writes": 0, "reads": 0}
+
+    def work(kind: str, *statements: str) -> None:
+        try:
+            with psycopg.connect(database.admin) as connection:
+                connection.execute("select set_config('role', %s, false)", (APP,))
+                connection.commit()
+                while not over.is_set():
+                    connection.execute(
+                        "select set_config('app.current_tenant_id', %s, true)", (str(default),)
+                    )
+                    for statement in statements:
+                        connection.execute(statement.encode())
+                    connection.commit()
+                    done[kind] += 1
+        except psycopg.Error as error:
+            errors.append(f"{kind}: {error}")
+
+    writes = (
+        "with p as (insert into projects (name) values ('w') returning id), "
+        "e as (insert into estimates (project_id, title) select id, 'w' from p returning id) "
+        "select count(*) from e",
+        "insert into items (code) values (gen_random_uuid()::text)",
+        "update projects set name = 'u' where number = 7",
+    )
+    reads = (
+        "select count(*) from projects join estimates on project_id = projects.id",
+        "select from materials",
+    )
+    workers = [threading.Thread(target=work, args=args) for args in (("writes", *writes), ("reads", *reads))]
+    with Tenants.at(database) as tenants:
+        found = tenants.planned(block, concurrently=True)
+        assert found is not None
+        workspace.environment = "locks: {retries: {attempts: 60}}"
+        workspace.migration("1_tenancy", found.sql, found.rollback_sql)
+        for worker in workers:
+            worker.start()
+        try:
+            until(lambda: min(done.values()) > 3 or bool(errors))
+            applied = workspace.smeta("apply", "--env", "test")
+            before = dict(done)
+            until(lambda: all(done[kind] > before[kind] + 3 for kind in done) or bool(errors))
+        finally:
+            over.set()
+            for worker in workers:
+                worker.join()
+
+        assert errors == []
+        assert applied.code == 0, applied.err
+        assert tenants.planned(block) is None
+    assert database.query_as_admin("select count(*) from items where tenant_id is null") == [(0,)]
+    assert database.query_as_admin("select count(distinct tenant_id) from estimates") == [(1,)]
