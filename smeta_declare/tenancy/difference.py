@@ -47,7 +47,7 @@ def changes(tenancy: Tenancy, catalogue: Catalogue, *, concurrently: bool = Fals
     for each in found:
         gentle = concurrently and not each.relation.empty
         made += column_changes(each, tenancy, catalogue, gentle=gentle)
-        made += key_changes(each, gentle=gentle)
+        made += key_changes(each, catalogue, gentle=gentle)
         made += _policies(each)
         made += grant_changes(each, tenancy, catalogue, former)
         made += _sealing(each, opened=each.relation.name in opened)

@@ -8,12 +8,12 @@ from smeta_declare.parsetree import quoted
 from smeta_declare.tenancy.change import Change, Phase
 from smeta_declare.tenancy.columns import ALONE
 from smeta_declare.tenancy.keys import Reference, Unique, listed
-from smeta_declare.tenancy.model import Constraint, Index, Relation
+from smeta_declare.tenancy.model import Catalogue, Constraint, Index, Relation
 from smeta_declare.tenancy.naming import object_name
 from smeta_declare.tenancy.wanted import Wanted
 
 
-def key_changes(wanted: Wanted, *, gentle: bool) -> Iterator[Change]:
+def key_changes(wanted: Wanted, catalogue: Catalogue, *, gentle: bool) -> Iterator[Change]:
     """What makes the keys of a table what they must be; `gentle`: others read and write it meanwhile."""
     relation, keys = wanted.relation, wanted.keys
     apart = (
@@ -24,7 +24,12 @@ def key_changes(wanted: Wanted, *, gentle: bool) -> Iterator[Change]:
             yield from _unique(relation, unique, concurrently=apart)
     for columns in keys.indexes:
         if not _serves(relation, keys.uniques, columns):
-            yield _index(relation, columns, concurrently=apart)
+            parts = catalogue.descendants(relation.name) if gentle and relation.kind == "p" else ()
+            yield (
+                _index_by_parts(relation, parts, columns)
+                if parts
+                else _index(relation, columns, concurrently=apart)
+            )
     for reference in keys.references:
         yield from _reference(relation, reference, later=apart)
         if reference.replaces:
@@ -101,9 +106,7 @@ def _unique(relation: Relation, unique: Unique, *, concurrently: bool) -> Iterat
 
 
 def _index(relation: Relation, columns: tuple[str, ...], *, concurrently: bool) -> Change:
-    name = object_name(relation.name.name, *columns, "idx")
-    if (taken := relation.index(name)) and taken.valid:
-        name = object_name(relation.name.name, *columns, "tenant", "idx")
+    name = _index_name(relation, columns)
     how = "concurrently " if concurrently else ""
     return Change(
         phase=Phase.INDEX,
@@ -114,6 +117,41 @@ def _index(relation: Relation, columns: tuple[str, ...], *, concurrently: bool) 
             f"create index {how}{quoted(name)} on {relation.name.sql} ({listed(columns)})",
         ),
         back=(_drop_index(relation, name),),
+    )
+
+
+def _index_name(relation: Relation, columns: tuple[str, ...]) -> str:
+    name = object_name(relation.name.name, *columns, "idx")
+    if (taken := relation.index(name)) and taken.valid:
+        name = object_name(relation.name.name, *columns, "tenant", "idx")
+    return name
+
+
+def _index_by_parts(relation: Relation, parts: tuple[Relation, ...], columns: tuple[str, ...]) -> Change:
+    """An index of a partitioned table, built concurrently on each partition: nobody waits for it.
+
+    https://www.postgresql.org/docs/current/ddl-partitioning.html#DDL-PARTITIONING-DECLARATIVE-MAINTENANCE
+    """
+    all_of_them = {r.name: r for r in (relation, *parts)}
+    names = {name: _index_name(r, columns) for name, r in all_of_them.items()}
+    built = [
+        f"create index {'concurrently ' if r.kind == 'r' else ''}{quoted(names[r.name])} on "
+        f"{'' if r.kind == 'r' else 'only '}{r.name.sql} ({listed(columns)})"
+        for r in all_of_them.values()
+    ]
+    attached = [
+        f"alter index {_schema_of(all_of_them[above], names[above])} attach partition {_schema_of(r, names[r.name])}"
+        for r in reversed(parts)
+        for above in r.parents
+        if above in all_of_them
+    ]
+    left = [s for r in all_of_them.values() for s in _leftover(r, names[r.name])]
+    return Change(
+        phase=Phase.INDEX,
+        object=str(relation.name),
+        words=f"{relation.name}: an index by {', '.join(columns)}, one partition after the other",
+        forward=(*left, *built, *attached),
+        back=tuple(_drop_index(r, names[r.name]) for r in all_of_them.values()),
     )
 
 
