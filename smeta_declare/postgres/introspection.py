@@ -12,7 +12,7 @@ from smeta_declare.tenancy.model import Catalogue, catalogue_of
 
 def tenancy_catalogue(session: Session, tenancy: Tenancy, history: HistoryPlace) -> Catalogue:
     """What is there now; smeta's own tables are left out."""
-    answers = session.ask(
+    *_, answer, _, _ = session.ask(
         "tenancy",
         None,
         journal=history.journal_schema,
@@ -20,4 +20,4 @@ def tenancy_catalogue(session: Session, tenancy: Tenancy, history: HistoryPlace)
         schema=tenancy.functions.schema,
         functions=[tenancy.functions.set, tenancy.functions.current],
     )
-    return catalogue_of(json.loads(answers[1].rows[0][0]))
+    return catalogue_of(json.loads(answer.rows[0][0]))

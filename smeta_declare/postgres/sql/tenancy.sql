@@ -1,7 +1,8 @@
 -- Everything that the reconciliation of tenants looks at, as one JSON: relations with what belongs to them, the context
 -- functions, schemas and roles. No table is read, so that nobody's row security or locks matter: empty is a file
--- without pages. Expressions are printed under search_path = pg_catalog: what is not PostgreSQL's own is qualified.
+-- without pages. Without JIT: compiling would take longer than the query. Expressions are printed under search_path = pg_catalog: what is not PostgreSQL's own is qualified.
 set search_path = pg_catalog;
+set jit = off;
 with recursive relation as materialized (
     select c.oid, n.nspname, c.relname, c.relkind, c.relowner, c.relrowsecurity, c.relforcerowsecurity,
            c.relispartition, c.reltuples, c.relacl, c.reloptions
@@ -132,4 +133,5 @@ select json_build_object(
                                                     where m.member = a.oid))), '[]')
         from pg_roles a where rolname !~ '^pg_')
 )::text;
+reset jit;
 reset search_path;
