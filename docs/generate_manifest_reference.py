@@ -21,7 +21,8 @@ INTRODUCTION = """\
 
 # The manifest, `smeta.yaml`
 
-One file says which migrations a PostgreSQL database gets, in which environments, under which backup policies.
+One file says which migrations a PostgreSQL database gets, in which environments, under which backup policies, for which
+tenants.
 
 ```yaml
 # yaml-language-server: $schema=./schemas/manifest.schema.json

@@ -14,7 +14,7 @@ from smeta_declare.statement import Comment, Statement, comments, leading_commen
 
 _DIRECTIVE = re.compile(r"smeta[ \t]*:[ \t]*(.*?)\s*", re.IGNORECASE | re.DOTALL)
 _NOTHING = "nothing-to-undo"
-_NAMES = ("batch", "commits-inside", _NOTHING)
+_NAMES = ("batch", "alone", "commits-inside", _NOTHING)
 # A directive without its colon would be a comment like any other, and what it asks for would not happen.
 _NEARLY = re.compile(rf"smeta[ \t=-]+({'|'.join(_NAMES)})\b.*", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r'\s*([a-z_][a-z_-]*)(?:\s*=\s*|\s+(?="))("(?:[^"]|"")*"|[^\s"=]+)(?=\s|$)', re.IGNORECASE)
@@ -47,7 +47,12 @@ class CommitsInside:
     resume: Literal["again", "done"]
 
 
-Directive: TypeAlias = BatchOptions | CommitsInside
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """`-- smeta: alone`: the statement is a transaction of its own, so that its locks are not held beside others'."""
+
+
+Directive: TypeAlias = Alone | BatchOptions | CommitsInside
 
 
 class Placed(NamedTuple):
@@ -128,6 +133,9 @@ class _Malformed(ValueError):
 def _parsed(said: str) -> Directive:
     name, _, rest = said.partition(" ")
     match name:
+        case "alone":
+            _options(rest, ())
+            return Alone()
         case "batch":
             return _batch(_options(rest, ("key", "size", "pause", "max_lag", "until")))
         case "commits-inside":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.conninfo import Conninfo
 from smeta_declare.diagnostics import Location
 from smeta_declare.rendered import Secret, Value
+from smeta_declare.tenancy.declaration import Tenancy
 from smeta_declare.validation import Expectation
 
 
@@ -87,6 +89,8 @@ def _as_json(value: Value) -> Any:
             return {"secret": name}
         case tuple():
             return [_as_json(item) for item in value]
+        case Mapping():
+            return {key: _as_json(item) for key, item in value.items()}
         case _:
             return value
 
@@ -114,6 +118,7 @@ class Environment:
     backups_directory: str  # relative to the manifest
     migrations: tuple[MigrationEntry, ...]
     checks: tuple[Check, ...]
+    tenancy: Tenancy | None = None
 
     def settings(self) -> dict[str, Any]:
         """What the manifest says for this environment and a plan depends on, as JSON values.
@@ -132,5 +137,6 @@ class Environment:
         }
 
     def template_variables(self) -> dict[str, Value]:
-        """What templates may use: the variables, and `environment`, its name."""
-        return {**dict(self.variables), "environment": self.name}
+        """What templates may use: the variables, `environment`, its name, and `tenancy`, as it is declared."""
+        declared = {"tenancy": self.tenancy.template_value()} if self.tenancy else {}
+        return {**dict(self.variables), "environment": self.name, **declared}

@@ -38,6 +38,8 @@ def _printable(value: Value) -> object:
             return {"secret": value.name}
         case tuple():
             return [_printable(v) for v in value]
+        case Mapping():
+            return {key: _printable(v) for key, v in value.items()}
         case _:
             return value
 

@@ -215,6 +215,7 @@ def _is_name(path: KeyPath) -> bool:
             | ("migrations", "apply", int(), "version")
             | ("migrations", "apply", int(), "requires" | "only", int())
             | ("environments", str(), "extends")
+            | ("tenancy", "since")
         ):
             return True
         case _:

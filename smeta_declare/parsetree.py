@@ -106,6 +106,12 @@ def _subscription_change(node: Node) -> str | None:
     return None
 
 
+def validates(kind: str, node: Node) -> bool:
+    """Whether a statement only looks old rows through for a constraint: nothing else comes of running it twice."""
+    commands = [*each(node.get("cmds"), "AlterTableCmd")] if kind == "AlterTableStmt" else []
+    return bool(commands) and all(c["subtype"] == "AT_ValidateConstraint" for c in commands)
+
+
 def option(node: Node, where: str, name: str, *, default: bool) -> bool:
     """The value of a boolean option in parentheses, as defGetBoolean() reads it."""
     for element in each(node.get(where), "DefElem"):

@@ -50,7 +50,8 @@ class PlannedStatement:
     @property
     def directive(self) -> str:
         """What a directive says of it, in one form; empty without one."""
-        said = [f"commits-inside {self.resume}"] if self.resume else []
+        alone = self.kind == "AlterTableStmt"
+        said = ["alone" if alone else f"commits-inside {self.resume}"] if self.resume else []
         return " ".join([*said, *([f"batch {self.batch.options}"] if self.batch else [])])
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 from smeta_declare.diagnostics import Diagnostic, nearest
 from smeta_declare.schemas import Deferred, KeyPath, path_text
+from smeta_declare.tenancy.mistakes import tenancy_mistakes
 from smeta_declare.validation import Expectation, as_text
 from smeta_declare.yaml_source import Document, mistake
 
@@ -25,6 +26,8 @@ def reference_findings(
     yield from _policies(data, document, origins or {})
     yield from _migrations(data, document)
     yield from _checks(data, document)
+    versions = [version for _, version, _ in _entries(data)]
+    yield from tenancy_mistakes(_mapping(data.get("tenancy")), versions, document)
 
 
 def chain(environments: Mapping[str, Any], name: str) -> tuple[str, ...]:

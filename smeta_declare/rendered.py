@@ -17,7 +17,7 @@ class Secret:
     name: str
 
 
-Value: TypeAlias = Union[str, int, float, bool, Secret, "tuple[Value, ...]", None]
+Value: TypeAlias = Union[str, int, float, bool, Secret, "tuple[Value, ...]", "Mapping[str, Value]", None]
 
 # What a piece of the text is: the template's own characters, a constant in one of its expressions, or a value
 # printed bare or through the filter of that name.

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from smeta_declare import parsetree
 from smeta_declare.batching import Batch, NotBatchable, batch_of
 from smeta_declare.diagnostics import Diagnostic, Location, Severity
-from smeta_declare.directives import BatchOptions, CommitsInside, Placed, directives, nothing_to_undo
+from smeta_declare.directives import Alone, BatchOptions, CommitsInside, Placed, directives, nothing_to_undo
 from smeta_declare.environment import Check, MigrationEntry
 from smeta_declare.errors import InvalidInput, InvalidManifest, InvalidMigration, SmetaError
 from smeta_declare.inputs import inputs_digest
 from smeta_declare.migration import Header, MigrationFile, Sections, checksum, cut_sections
+from smeta_declare.parser import tree
 from smeta_declare.plan import PlannedStatement, Question
 from smeta_declare.statement import Comment, Script, leading_comments, parse
 from smeta_declare.template import Rendered, Value, render
@@ -164,6 +166,16 @@ def _directed(rendered: Rendered, statement: PlannedStatement, above: Placed | N
                 )
             reason = "it makes transactions of its own"
             return replace(statement, alone=statement.alone or reason, resume=resume)
+        case Alone():
+            if not parsetree.validates(*tree(statement.text)[0]):
+                raise InvalidMigration(
+                    f"alone above {statement.summary}, of which it cannot be told whether it may run twice",
+                    location=rendered.locate(above.start),
+                    hint="it is for ALTER TABLE … VALIDATE CONSTRAINT",
+                )
+            return replace(
+                statement, alone="it looks at every row, and holds no other lock meanwhile", resume="again"
+            )
         case BatchOptions() as options:
             try:
                 return replace(statement, batch=_batch(statement, options))

@@ -29,6 +29,7 @@ from smeta_declare.manifest import Manifest, schema_findings
 from smeta_declare.references import chain, expectation, reference_findings, undemanded, unprotected
 from smeta_declare.rendered import Secret, Value
 from smeta_declare.schemas import Deferred, KeyPath, path_text
+from smeta_declare.tenancy.declaration import settings_of, tenancy_of
 from smeta_declare.yaml_source import Document, invalid, mistake
 
 _AMBIENT = ("PGHOST", "PGDATABASE", "PGSERVICE")
@@ -39,10 +40,15 @@ _OVERRIDE = "SMETA_VAR_"
 class Setting:
     """One effective value, fit to be printed, and where it comes from."""
 
-    path: str  # "locks.timeout"
+    keys: tuple[str, ...]  # ("locks", "timeout")
     value: str | int | bool | list[str | int | bool] | None
     origin: str  # "defaults", "environments.production", "built-in default", "SMETA_VAR_x", "DATABASE_URL"
     location: Location | None
+
+    @property
+    def path(self) -> str:
+        """As people write it: `locks.timeout`."""
+        return path_text(self.keys)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,7 +131,7 @@ def effective(manifest: Manifest, name: str, environ: Mapping[str, str]) -> dict
     """The effective settings as one mapping that may be printed, secrets masked."""
     found: dict[str, Any] = {"environment": name}
     for setting in explain(manifest, name, environ):
-        *above, last = setting.path.split(".")
+        *above, last = setting.keys
         holder = found
         for key in above:
             holder = holder.setdefault(key, {})
@@ -166,7 +172,7 @@ def _top_level(work: _Resolution) -> dict[str, Any]:
     data = work.manifest.data
     found = {
         k: work.known(data[k], (k,))
-        for k in ("manifest", "project", "history", "backups", "checks")
+        for k in ("manifest", "project", "history", "backups", "tenancy", "checks")
         if k in data
     }
     if "migrations" in data:
@@ -369,6 +375,9 @@ def _environment(
             )
             for index, item in enumerate(top.get("checks") or [])
         ),
+        tenancy=tenancy_of(top["tenancy"], lambda table: work.document.at(("tenancy", "tables", table)))
+        if "tenancy" in top
+        else None,
     )
 
 
@@ -430,13 +439,15 @@ def _history(top: Mapping[str, Any]) -> HistoryPlace:
 
 def _top_settings(work: _Resolution, top: Mapping[str, Any]) -> Iterator[Setting]:
     history, manifest = _history(top), work.manifest
-    values: dict[KeyPath, str] = {
+    values: dict[KeyPath, Any] = {
         ("project",): top["project"],
         ("history", "table"): str(history),
         ("history", "schema"): history.journal_schema,
         ("migrations", "directory"): manifest.migrations_directory,
         ("backups", "directory"): (top.get("backups") or {}).get("directory", manifest.backups_directory),
     }
+    if "tenancy" in top:
+        values |= settings_of(top["tenancy"])
     for path, value in values.items():
         given = path in work.document.values
         origin = path_text(path[:-1]) or "manifest"
@@ -480,7 +491,7 @@ def _setting(work: _Resolution, path: KeyPath, leaf: Leaf, value: Any) -> Settin
         for name in used
     ]
     return Setting(
-        path=path_text(path),
+        keys=tuple(map(str, path)),
         value=value,
         origin=leaf.origin + (f" ({', '.join(dict.fromkeys(names))})" if names else ""),
         location=work.document.at(leaf.place) if leaf.place else None,

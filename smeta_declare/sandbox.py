@@ -62,6 +62,8 @@ def _bind(value: Value) -> object:
             return LateBound(value.name)
         case tuple() | list():
             return tuple(_bind(element) for element in value)
+        case Mapping():
+            return {key: _bind(element) for key, element in value.items()}
         case _:
             return value
 

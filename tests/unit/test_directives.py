@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smeta_declare.directives import BatchOptions, CommitsInside, Directive, directives
+from smeta_declare.directives import Alone, BatchOptions, CommitsInside, Directive, directives
 from smeta_declare.errors import InvalidMigration
 from smeta_declare.rendered import Rendered
 from smeta_declare.rendering import questions, section_of
@@ -33,6 +33,7 @@ def test_a_directive_belongs_to_the_statement_under_it() -> None:
         ('batch key="Row ""Id""" until="a = \'b\'"', BatchOptions(key='Row "Id"', until="a = 'b'")),
         ("batch  size = 7   key=ID", BatchOptions(key="id", size=7)),
         ('batch key=id until "a"" is null"', BatchOptions(key="id", until='a" is null')),
+        ("alone", Alone()),
         ("commits-inside resume=again", CommitsInside(resume="again")),
         ("commits-inside resume=done", CommitsInside(resume="done")),
     ],
@@ -107,6 +108,22 @@ def test_commits_inside_is_for_what_can_commit(statement: str) -> None:
 
     assert refused.value.location is not None
     assert refused.value.location.line == 2
+
+
+def test_a_validation_of_a_constraint_may_be_alone() -> None:
+    text = "-- smeta: alone\nalter table t validate constraint c;"
+    (statement,) = section_of(Rendered.kept(text, name="m.sql")).statements
+
+    assert statement.alone == "it looks at every row, and holds no other lock meanwhile"
+    assert (statement.resume, statement.directive) == ("again", "alone")
+
+
+@pytest.mark.parametrize(
+    "statement", ["alter table t validate constraint c, add column d int", "update t set a = a + 1"]
+)
+def test_what_cannot_run_twice_is_not_alone(statement: str) -> None:
+    with pytest.raises(InvalidMigration, match="whether it may run twice"):
+        section_of(Rendered.kept(f"-- smeta: alone\n{statement};", name="m.sql"))
 
 
 def test_a_directive_is_part_of_the_meaning() -> None:

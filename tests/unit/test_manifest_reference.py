@@ -54,7 +54,9 @@ def test_example_of_the_reference_is_valid_and_resolves() -> None:
 
 def test_defaults_of_the_schema_are_the_ones_that_hold() -> None:
     manifest = parse_manifest(
-        "manifest: 1\nproject: p\nenvironments: {dev: {database: embedded}}\n", file="f"
+        "manifest: 1\nproject: p\nenvironments: {dev: {database: embedded}}\n"
+        "tenancy: {strategy: row, registry: {table: t}, roles: {owner: o, application: [a]}, tables: {t: registry}}",
+        file="f",
     )
     built_in = {s.path: s.value for s in explain(manifest, "dev", {}) if s.origin == "built-in default"}
     schema = json.loads(schema_text())
