@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smeta_declare.cli.plan_view import header, losses, migration_line, plan_text, summary
+from smeta_declare.cli.plan_view import header, losses, migration_line, plan_text, summary, trees
+from smeta_declare.diagram import mermaid
 
 LONGEST = 65_536  # characters of a comment on GitHub
 _FENCE = "`" * 4
 
 
 def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str:
-    """The plan: what a reviewer looks at first, then every statement, folded; the end is cut where it must be."""
+    """The plan: what a reviewer looks at first, then tables as a diagram and every statement, folded.
+
+    Where it gets too long, the diagram is left out first; then the end of the statements is cut.
+    """
     decision = document["decision"]
     name = f"{decision['project']}/{decision['environment']}"
     head = "\n".join(
@@ -35,8 +39,10 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     opening = f"<details><summary>Every statement, in its transaction</summary>\n\n{fence}sql\n"
     closing = f"\n{fence}\n\n</details>\n"
     note = f"\n… cut here: {{}} more lines; {_whole(document)}"
-    if len(head) + len(opening) + len(whole) + len(closing) <= longest:
-        return head + opening + whole + closing
+    body = opening + whole + closing
+    for drawn in (_diagram(decision), ""):
+        if len(head) + len(drawn) + len(body) <= longest:
+            return head + drawn + body
     room = longest - len(head) - len(opening) - len(closing) - len(note) - 8
     if room < 0:
         cut = head[: longest - len(note) - 8]
@@ -50,6 +56,16 @@ def _whole(document: Mapping[str, Any]) -> str:
     if "since" in document:
         return "the same command with `--format human` shows all of it"
     return f"`smeta show FILE` shows plan {document['id'][:12]} whole"
+
+
+def _diagram(decision: Mapping[str, Any]) -> str:
+    source = mermaid(trees(decision))
+    title = "Tables added or altered, and their foreign keys"
+    return (
+        f"<details><summary>{title}</summary>\n\n```mermaid\n{source}\n```\n\n</details>\n\n"
+        if source
+        else ""
+    )
 
 
 def _lost(losses: list[str]) -> Iterator[str]:

@@ -156,6 +156,13 @@ def _tree(statement: Json) -> tuple[str, Mapping[str, Any]]:
     return shallow(statement["text"])[0]
 
 
+def trees(decision: Json) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Kind and parse tree of every statement of the migrations, in their order."""
+    for step in decision["steps"]:
+        for work in step.get("works", ()):
+            yield from (_tree(statement) for statement in work["statements"])
+
+
 def losses(document: Json) -> list[str]:
     """What the plan takes away for good, how many rows that was, and which migration does it."""
     return [f"{CountedLoss(**lost).words} ({lost['version']})" for lost in document["facts"]["losses"]]
