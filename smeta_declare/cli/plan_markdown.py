@@ -15,7 +15,7 @@ _FENCE = "`" * 4
 def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str:
     """The plan: what a reviewer looks at first, then tables as a diagram and every statement, folded.
 
-    Where it gets too long, the diagram is left out first; then the end of the statements is cut.
+    Where it gets too long, the end of the statements is cut; a diagram that takes a tenth of the room is left out.
     """
     decision = document["decision"]
     name = f"{decision['project']}/{decision['environment']}"
@@ -34,15 +34,16 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
             "",
         ]
     )
+    drawn = _diagram(decision)
+    head += drawn if len(drawn) <= longest // 10 else ""
     whole = plan_text(document)
     fence = _fence(whole)
     opening = f"<details><summary>Every statement, in its transaction</summary>\n\n{fence}sql\n"
     closing = f"\n{fence}\n\n</details>\n"
     note = f"\n… cut here: {{}} more lines; {_whole(document)}"
     body = opening + whole + closing
-    for drawn in (_diagram(decision), ""):
-        if len(head) + len(drawn) + len(body) <= longest:
-            return head + drawn + body
+    if len(head) + len(body) <= longest:
+        return head + body
     room = longest - len(head) - len(opening) - len(closing) - len(note) - 8
     if room < 0:
         cut = head[: longest - len(note) - 8]

@@ -114,16 +114,16 @@ def document(sql: str) -> dict[str, Any]:
     }
 
 
-def test_the_diagram_is_left_out_before_a_statement_is_cut() -> None:
-    plan = document("create table a (id int primary key, of int references b)")
-    whole = plan_markdown(plan)
-    assert "```mermaid\nerDiagram\n" in whole
+def test_statements_are_cut_before_a_small_diagram_and_a_large_one_is_left_out() -> None:
+    statement = "create table a (id int primary key, of int references b, " + "c int, " * 2_000 + "d int)"
+    whole = plan_markdown(document(statement))
+    diagram = whole[whole.index("```mermaid") : whole.index("</details>")]
 
-    shorter = plan_markdown(plan, longest=len(whole) - 1)
+    cut = plan_markdown(document(statement), longest=len(diagram) * 20)
+    small = plan_markdown(document(statement), longest=len(diagram) * 9)
 
-    assert "mermaid" not in shorter
-    assert "create table a (id int primary key, of int references b)" in shorter
-    assert "cut here" not in shorter
+    assert ("mermaid" in cut, "cut here" in cut) == (True, True)
+    assert ("mermaid" in small, "cut here" in small) == (False, True)
 
 
 @pytest.mark.parametrize("longest", [900, 600, 300])
