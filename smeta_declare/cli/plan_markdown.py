@@ -32,6 +32,7 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
             *_findings(document["facts"]["findings"]),
             *(f"- `{migration_line(m)}`" for m in decision["migrations"]),
             "",
+            "",
         ]
     )
     drawn = _diagram(decision)
