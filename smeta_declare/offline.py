@@ -12,11 +12,14 @@ from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.environment import Environment
 from smeta_declare.inputs import Change
 from smeta_declare.integrity import find_change
+from smeta_declare.parser import tree
 from smeta_declare.plan import Plan
 from smeta_declare.planner import history_row, plan_apply
 from smeta_declare.policy import loosened
 from smeta_declare.project import Project
 from smeta_declare.run import AppliedMigration, History, Target
+from smeta_declare.tenancy.fold import folded
+from smeta_declare.tenancy.model import Catalogue
 
 FORMAT = "smeta.offline/1"
 _NOWHERE = Target(system_identifier="", database="", user="", server_version_num=0, server_version="")
@@ -71,6 +74,12 @@ def unbound_plan(
         environment, History(applied=applied), _NOWHERE, lambda entry: project.rendered(environment, entry)
     )
     return replace(plan, lost=plan.uncounted)
+
+
+def made_by(environment: Environment, project: Project) -> Catalogue:
+    """What the migrations of an environment make of an empty database, by their parse trees."""
+    sections = (project.rendered(environment, entry).forward for entry in environment.migrations)
+    return folded(tree(statement.text)[0] for section in sections for statement in section.statements)
 
 
 def branch(

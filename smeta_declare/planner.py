@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from smeta_declare.backup.policy import BackupPolicy, strongest
@@ -32,6 +33,7 @@ from smeta_declare.run import (
     History,
     KeptRollback,
     Target,
+    is_reconciliation,
 )
 
 
@@ -237,7 +239,7 @@ def _findings(
 ) -> Iterable[Diagnostic]:
     listed = {e.version: e for e in environment.migrations}
     for row in history.applied:
-        if row.version not in listed:
+        if row.version not in listed and not is_reconciliation(row.version):
             yield Diagnostic(
                 code="applied-unknown",
                 severity=Severity.MEDIUM,
@@ -299,8 +301,15 @@ def _forward_works(
         record=history_row(migration),
         validations=migration.validations,
         checks=checks,
-        keeps=kept_of(migration.rollback),
+        keeps=_kept_of_migration(migration),
     )
+
+
+def _kept_of_migration(migration: RenderedMigration) -> KeptRollback | None:
+    kept = kept_of(migration.rollback)
+    if kept and is_reconciliation(migration.file.version):
+        return replace(kept, forward=migration.forward.text)
+    return kept
 
 
 def kept_of(section: RenderedSection | None) -> KeptRollback | None:

@@ -10,13 +10,13 @@ from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
 from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target, ways_text
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, is_reconciliation, ways_text
 
 if TYPE_CHECKING:
     from smeta_declare.rendering import RenderedMigration
 
 STATUS_FORMAT = "smeta.status/1"
-State = Literal["applied", "pending", "partial", "unknown"]
+State = Literal["applied", "pending", "partial", "unknown", "reconciled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,9 @@ class Status:
     @property
     def clean(self) -> bool:
         """Whether nothing is pending, half done, unknown or changed."""
-        return not self.open_runs and all(m.state == "applied" and not _bad(m) for m in self.migrations)
+        return not self.open_runs and all(
+            m.state in ("applied", "reconciled") and not _bad(m) for m in self.migrations
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The status in the published form."""
@@ -134,10 +136,12 @@ def build_status(
             lines.append(
                 MigrationStatus(
                     version=row.version,
-                    state="unknown",
+                    state="reconciled" if is_reconciliation(row.version) else "unknown",
                     applied_at=row.applied_at.isoformat(timespec="seconds"),
                     applied_by=row.applied_by,
-                    note="applied, and not listed in the manifest",
+                    note=None
+                    if is_reconciliation(row.version)
+                    else "applied, and not listed in the manifest",
                 )
             )
     return Status(

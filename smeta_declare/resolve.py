@@ -242,6 +242,8 @@ def _recheck(
     resolved = {**top, "environments": {work.name: nested(leaves)}}
     if not any(place[0] == "migrations" for place in work.used):
         resolved.pop("migrations", None)  # nothing in the long list has changed
+        if "tenancy" in resolved:  # which names one of them
+            resolved["tenancy"] = {k: v for k, v in resolved["tenancy"].items() if k != "since"}
     origins = {("environments", work.name, *path): leaf.place for path, leaf in leaves.items() if leaf.place}
     for path, leaf in leaves.items():
         if isinstance(leaf.value, list) and leaf.place:

@@ -11,6 +11,12 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 Direction = Literal["forward", "rollback"]
+_RECONCILIATION = "tenancy@"
+
+
+def is_reconciliation(version: str) -> bool:
+    """Whether a version is no file, and was made from what `tenancy:` declares."""
+    return version.startswith(_RECONCILIATION)
 
 
 class Named(Protocol):
@@ -140,6 +146,7 @@ class KeptRollback:
 
     text: str
     secrets: tuple[Mapping[str, Any], ...] = ()
+    forward: str | None = None  # of a reconciliation, which has no file: what it is finished with
 
 
 @dataclass(frozen=True, kw_only=True)

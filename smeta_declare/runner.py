@@ -29,6 +29,7 @@ from smeta_declare.postgres.settings import settings
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
+from smeta_declare.reconciling import reconciling
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
 from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways, ways_text
 from smeta_declare.saved import PlanStale, PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
@@ -71,17 +72,22 @@ class Runner(Reader):
         """The plan of `apply`, from what is there now. Changes nothing."""
         target, history = journal.state()
         self._check_unchanged(history)
+        tenancy = reconciling(self.environment, history, self.project, journal.session, wanted=to is None)
+        made = tenancy.migration
         pending = [e for e in self.environment.migrations if not history.find(e.version)]
         last = next((i for i, e in enumerate(pending, start=1) if e.version == to), len(pending))
         self.project.render_all(self.environment, pending[:last])
         plan = plan_apply(
-            self.environment,
+            tenancy.listed(self.environment),
             history,
             target,
-            lambda entry: self.project.rendered(self.environment, entry),
+            lambda entry: (
+                made if made and entry is made.entry else self.project.rendered(self.environment, entry)
+            ),
             to=to,
             backup=backup,
         )
+        plan = replace(plan, findings=(*plan.findings, *tenancy.findings))
         return self._told_more(journal, plan, history), history
 
     def plan_back(

@@ -125,6 +125,11 @@ class App:
         path = Path(self.log_option) if self.log_option else self.root / "migration.log"
         return MigrationLog(path, run=self.run, masker=lambda text: self.masker(text))
 
+    def begin_another_run(self) -> None:
+        """From here on another run is told of: the same command has done one, and a second one follows from it."""
+        self.run = random_uuid(os.urandom(16))
+        self.__dict__.pop("log", None)
+
     def sink(self) -> Sink:
         """Tells the log and the terminal what happens; a full disk or a closed terminal does not end the run."""
 

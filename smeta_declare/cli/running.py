@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
 from smeta_declare.plan import CountedLoss, Plan
-from smeta_declare.run import ways_text
+from smeta_declare.run import is_reconciliation, ways_text
 
 if TYPE_CHECKING:
     from smeta_declare.executor import RunResult
@@ -198,9 +198,16 @@ def show_document(document: Mapping[str, Any], output: str) -> None:
             answer(plan_text(document))
 
 
-def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
-    """A finished run as the answer of a command."""
-    forward = plan.direction == "forward"
+def follows_reconciliation(environment: Environment, plan: Plan) -> bool:
+    """Whether what `tenancy:` declares is looked at again after these migrations."""
+    return environment.tenancy is not None and any(not is_reconciliation(m.version) for m in plan.migrations)
+
+
+def show_run(
+    plan: Plan, result: RunResult | None, output: str, *, then: tuple[Plan, RunResult | None] | None = None
+) -> None:
+    """A finished run as the answer of a command; `then` is the reconciliation that came after it."""
+    done = [(plan, result), *([then] if then and then[1] else [])]
     if output == "json":
         answer_json(
             {
@@ -208,23 +215,33 @@ def show_run(plan: Plan, result: RunResult | None, output: str) -> None:
                 "run": result.run if result else None,
                 "environment": plan.environment,
                 "direction": plan.direction,
-                "migrations": [m.version for m in plan.migrations],
-                "duration_ms": result.duration_ms if result else 0,
+                "migrations": [m.version for each, _ in done for m in each.migrations],
+                "duration_ms": sum(ended.duration_ms for _, ended in done if ended),
             }
         )
-    elif result is None:
+        return
+    for each, ended in done:
+        for line in _done_text(each, ended):
+            answer(line)
+
+
+def _done_text(plan: Plan, result: RunResult | None) -> Iterator[str]:
+    forward = plan.direction == "forward"
+    if result is None:
         if forward:
-            answer(f"{plan.environment} is up to date: nothing to apply")
+            yield f"{plan.environment} is up to date: nothing to apply"
         elif plan.continues:
-            answer("the rollback that was interrupted is complete: nothing more was undone")
+            yield "the rollback that was interrupted is complete: nothing more was undone"
         else:
-            answer("nothing to roll back")
-    elif forward:
-        noun = "migration" if len(plan.migrations) == 1 else "migrations"
-        answer(f"applied {len(plan.migrations)} {noun} to {plan.environment} in {result.duration_ms} ms")
-    else:
+            yield "nothing to roll back"
+    elif not forward:
         for migration in plan.migrations:
-            answer(f"rolled back {migration.version}")
+            yield f"rolled back {migration.version}"
+    elif all(is_reconciliation(m.version) for m in plan.migrations):
+        yield f"tenancy is as declared in {plan.environment}: {plan.migrations[0].version}, in {result.duration_ms} ms"
+    else:
+        noun = "migration" if len(plan.migrations) == 1 else "migrations"
+        yield f"applied {len(plan.migrations)} {noun} to {plan.environment} in {result.duration_ms} ms"
 
 
 def abandoned_text(run: str, left: History, environment: Environment) -> str:

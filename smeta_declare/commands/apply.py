@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from smeta_declare.cli.running import (
     abandoned_text,
     asked,
     consent,
+    follows_reconciliation,
     note_skipped_backup,
     refuse_unsaved,
     run_options,
@@ -22,6 +23,12 @@ from smeta_declare.cli.running import (
     with_locks,
 )
 from smeta_declare.cli.views import answer
+
+if TYPE_CHECKING:
+    from smeta_declare.executor import RunResult
+    from smeta_declare.plan import Plan
+    from smeta_declare.postgres.journal import Journal
+    from smeta_declare.runner import Runner
 
 
 @click.command()
@@ -63,12 +70,24 @@ def command(
             plan, _ = runner.plan_forward(journal, to=to, backup=run.backup)
             show_plan(plan, run.output, dry_run=True)
             return
-        app.log.open()
-        note_skipped_backup(runner, run)
-        plan, result = runner.apply(
-            journal, to=to, backup=run.backup, agreed=asked(app, resolved, run, "apply")
-        )
-    show_run(plan, result, run.output)
+        done = _run(app, runner, journal, run, to=to)
+    if to is None and follows_reconciliation(resolved, done[0]):
+        app.begin_another_run()
+        runner = app.runner(resolved)
+        with runner.connected() as journal:
+            show_run(*done, run.output, then=_run(app, runner, journal, run))
+        return
+    show_run(*done, run.output)
+
+
+def _run(
+    app: App, runner: Runner, journal: Journal, run: RunOptions, *, to: str | None = None
+) -> tuple[Plan, RunResult | None]:
+    app.log.open()
+    note_skipped_backup(runner, run)
+    return runner.apply(
+        journal, to=to, backup=run.backup, agreed=asked(app, runner.environment, run, "apply")
+    )
 
 
 def _apply_saved(app: App, file: Path, environment: str | None, run: RunOptions, *, others: bool) -> None:
