@@ -13,8 +13,9 @@ from smeta_declare.cli.index_view import INDEX_MARK, index_markdown
 from smeta_declare.cli.views import answer, talk
 from smeta_declare.environment import Environment
 from smeta_declare.errors import Refused, SmetaError
-from smeta_declare.offline import unbound_plan
+from smeta_declare.offline import made_by, unbound_plan
 from smeta_declare.project import Project
+from smeta_declare.tenancy.adoption import wanted_sql
 
 
 class RenderStale(SmetaError):
@@ -30,17 +31,21 @@ class ForeignFile(Refused):
 
 
 _MARK = "-- Rendered by smeta"
+_TENANCY = "tenancy.sql"  # all that `tenancy:` declares, from empty: an edit of it is a diff here
 _INDEX = "README.md"  # which the pages of a repository show under the list of the files
 
 
 def rendered_files(project: Project, environment: Environment) -> dict[str, str]:
     """The whole text of every migration by file name, forward, rollback and validation sections in place."""
     project.render_all(environment, environment.migrations)
-    return {
-        f"{entry.version}.sql": f"{_MARK} for environment {environment.name}: do not edit\n"
-        + project.rendered(environment, entry).text
+    mark = f"{_MARK} for environment {environment.name}: do not edit\n"
+    files = {
+        f"{entry.version}.sql": mark + project.rendered(environment, entry).text
         for entry in environment.migrations
     }
+    if environment.tenancy:
+        files[_TENANCY] = mark + wanted_sql(environment.tenancy, made_by(environment, project))
+    return files
 
 
 def index(project: Project, environment: Environment) -> dict[str, str]:

@@ -170,3 +170,33 @@ def test_an_index_of_somebody_else_is_left_alone(project: Workspace) -> None:
     assert refused.code == 3
     assert "error[render-foreign]" in refused.err
     assert mine.read_text() == "# Mine\n"
+
+
+def test_what_tenancy_declares_is_a_file_and_an_edit_of_a_policy_is_a_diff(project: Workspace) -> None:
+    declared = """
+tenancy:
+  strategy: row
+  registry: {table: tenants}
+  roles: {owner: owner, application: [app]}
+  tables: {tenants: registry, projects: tenant}
+"""
+    project.migration(
+        "3_c", "create table tenants (id uuid primary key);\ncreate table projects (id int primary key);"
+    )
+    project.more = declared
+    project.write_manifest()
+    assert render(project, "--out", "plans").code == 0
+    before = (project.root / "plans" / "tenancy.sql").read_text().splitlines()
+    assert any(line.startswith("create policy smeta_tenant") for line in before)
+    assert "alter table public.projects force row level security;" in before
+
+    project.more = declared.replace("projects: tenant", "projects: {class: tenant, policy_form: inline}")
+    project.write_manifest()
+    stale = render(project, "--out", "plans", "--check")
+    assert (stale.code, "tenancy.sql" in stale.err) == (1, True)
+    assert render(project, "--out", "plans").code == 0
+
+    after = (project.root / "plans" / "tenancy.sql").read_text().splitlines()
+    changed = [line for line in after if line not in before]
+    assert changed
+    assert all("polic" in line or "tenant_id" in line for line in changed), changed
