@@ -1,4 +1,4 @@
-"""What a statement costs others, and what it loses, by its parse tree: the strongest lock, what is destroyed. Pure.
+"""What a statement costs others, by its parse tree: the strongest lock that it takes. Pure.
 
 By kind only: whether a table is rewritten, or is new in the same plan, is not looked at here.
 https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES and the pages of the commands
@@ -7,7 +7,6 @@ https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES and
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from smeta_declare import parsetree
 from smeta_declare.parsetree import Node, each, option
@@ -128,77 +127,3 @@ def _foreign_keys(node: Node) -> Iterator[str]:
         for constraint in each(constraints, "Constraint"):
             if constraint.get("contype") == "CONSTR_FOREIGN" and "pktable" in constraint:
                 yield parsetree.qualified(constraint["pktable"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """Data that a statement takes away and no later one brings back: in words, and where its rows are.
-
-    Names as written. `nothing`: it held no rows of its own; where no name is given either, nobody can count them.
-    """
-
-    what: str
-    relation: str | None = None
-    column: str | None = None  # of the relation, unquoted; None: whole rows
-    schema: str | None = None  # all tables in it
-    nothing: bool = False
-
-
-MOST_COUNTED = 100_000  # rows; of more it is only said that they are more
-
-# The only kinds that `losses` finds anything in.
-DESTRUCTIVE = frozenset(
-    ("DropStmt", "DropdbStmt", "DropOwnedStmt", "TruncateStmt", "DeleteStmt", "AlterTableStmt")
-)
-
-
-def losses(kind: str, node: Node) -> tuple[Loss, ...]:
-    """What data a statement takes away; best effort, by its kind: what functions do inside is not seen."""
-    match kind:
-        case "DropStmt":
-            return tuple(_dropped(node, parsetree.objects(kind, node)))
-        case "DropdbStmt":
-            return (Loss(what=f"database {node['dbname']}"),)
-        case "DropOwnedStmt":
-            return tuple(
-                Loss(what=f"everything that {role.get('rolename', 'the current role')} owns")
-                for role in each(node["roles"], "RoleSpec")
-            )
-        case "TruncateStmt":
-            names = parsetree.objects(kind, node)
-            if node.get("behavior") == "DROP_CASCADE":
-                return tuple(Loss(what=f"all rows of {name}, and of what refers to it") for name in names)
-            return tuple(Loss(what=f"all rows of {name}", relation=name) for name in names)
-        case "DeleteStmt":
-            name = parsetree.qualified(node["relation"])
-            scope = "rows" if "whereClause" in node else "all rows"
-            return (Loss(what=f"{scope} of {name}", relation=name),)
-        case "AlterTableStmt":
-            table = parsetree.qualified(node["relation"])
-            return tuple(
-                Loss(
-                    what=f"column {parsetree.quoted(command['name'])} of {table}",
-                    relation=table,
-                    column=command["name"],
-                )
-                for command in each(node.get("cmds"), "AlterTableCmd")
-                if command["subtype"] == "AT_DropColumn"
-            )
-        case _:
-            return ()
-
-
-def _dropped(node: Node, names: tuple[str, ...]) -> Iterator[Loss]:
-    what = node["removeType"].removeprefix("OBJECT_").replace("_", " ").lower()
-    for name in names:
-        match what:
-            case "table":
-                yield Loss(what=f"table {name}", relation=name)
-            case "schema":
-                yield Loss(what=f"schema {name}", schema=name)
-            case "matview" | "sequence":
-                yield Loss(what=f"{what} {name}", nothing=True)
-            case "type" | "domain" | "extension" if node.get("behavior") == "DROP_CASCADE":
-                yield Loss(
-                    what=f"columns of {what} {name}" if what != "extension" else f"what needs {what} {name}"
-                )

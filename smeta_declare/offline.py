@@ -28,6 +28,7 @@ _OF_A_DATABASE = (
     "target",
     "base",
     "objects",
+    "catalog",
     "continues",
     "from_file",
     "history",

@@ -13,9 +13,9 @@ from smeta_declare import parsetree
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.batching import Batch
 from smeta_declare.diagnostics import Diagnostic, Location
-from smeta_declare.effects import DESTRUCTIVE, MOST_COUNTED, Loss, losses
 from smeta_declare.environment import HistoryPlace, Timeouts
-from smeta_declare.parser import shallow, tree
+from smeta_declare.losses import MOST_COUNTED, Loss, plan_losses
+from smeta_declare.parser import tree
 from smeta_declare.run import Direction, KeptRollback
 from smeta_declare.standalone import Effect, as_dict
 from smeta_declare.summary import summarised
@@ -53,6 +53,11 @@ class PlannedStatement:
         alone = self.kind == "AlterTableStmt"
         said = ["alone" if alone else f"commits-inside {self.resume}"] if self.resume else []
         return " ".join([*said, *([f"batch {self.batch.options}"] if self.batch else [])])
+
+    @property
+    def directed(self) -> str:
+        """The text under its directive, if it has one."""
+        return f"-- smeta: {self.directive}\n{self.text}" if self.directive else self.text
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -252,26 +257,22 @@ class Plan:
         None  # what the statements name, and its dependents
     )
     saved: str | None = None  # the id of the file that it was made again from
-    catalog: str | None = None  # digest of the whole schema; told, and no part of the decision
+    catalog: str | None = None  # digest of the whole schema; told
+    catalog_bound: bool = False  # whether it is part of the decision: nothing at all may change meanwhile
     address: str = ""  # where the target was reached; told, and no part of the decision
     findings: tuple[Diagnostic, ...] = ()
     lost: tuple[CountedLoss, ...] = ()  # told, and no part of the decision: rows come and go
 
-    @property
-    def destroys_rows(self) -> bool:
-        """Whether it takes away rows that exist now, as far as anybody can tell."""
-        return any(loss.rows != 0 for loss in self.lost)
-
-    @property
+    @cached_property
     def losses(self) -> tuple[tuple[str, Loss], ...]:
-        """What data it takes away, and which migration does: by the kinds of its statements."""
+        """What data it takes away, and which migration does."""
         return tuple(
-            (work.version, loss)
-            for step in self.steps
-            for work in works_in(step)
-            for statement in work.statements
-            if statement.kind in DESTRUCTIVE
-            for loss in losses(*shallow(statement.text)[0])
+            plan_losses(
+                (work.version, statement.kind, statement.text)
+                for step in self.steps
+                for work in works_in(step)
+                for statement in work.statements
+            )
         )
 
     @property
@@ -303,6 +304,7 @@ class Plan:
             "history": {"table": str(self.history), "journal": self.history.journal_schema},
             "base": self.base,
             "objects": self.objects,
+            "catalog": self.catalog if self.catalog_bound else None,
             "role": self.role,
             "transaction": self.transaction,
             "settings": self.settings,

@@ -89,7 +89,9 @@ def plan_apply(
                 out_of_order=out_of_order,
                 resumes_at=len(partial.done) if partial else 0,
                 steps=len(works),
-                rollback=tuple(s.text for s in migration.rollback.statements) if migration.rollback else None,
+                rollback=tuple(s.directed for s in migration.rollback.statements)
+                if migration.rollback
+                else None,
             )
         )
     policy = policy_of(environment, [entry for entry, _ in pending]) if pending and backup else None

@@ -46,7 +46,7 @@ def loosened(
     before: Mapping[str, Any],
     now: Mapping[str, Any],
     *,
-    hint: str = "nothing to do if this is meant; it is told once, in the first plan after the change",
+    hint: str = "nothing to do if this is meant; it is told until a run has begun with it",
 ) -> Iterator[Diagnostic]:
     """In words what `Environment.settings` let happen now that they did not before: when the environment last ran.
 

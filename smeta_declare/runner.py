@@ -32,7 +32,7 @@ from smeta_declare.reader import Reader
 from smeta_declare.reconciling import reconciling
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
 from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways, ways_text
-from smeta_declare.saved import PlanStale, PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
+from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 from smeta_declare.way_back import kept_slots, plan_rollback
@@ -133,7 +133,12 @@ class Runner(Reader):
         """The plan with the digests of the objects that its statements name: what it may be saved with."""
         names = plan.names
         catalog = journal.catalog(names)
-        return replace(plan, objects=catalog.touched(names), catalog=catalog.digest)
+        return replace(
+            plan,
+            objects=catalog.touched(names),
+            catalog=catalog.digest,
+            catalog_bound=plan.direction == "forward" and "unchanged_catalog" in self.environment.require,
+        )
 
     def plan_again(self, journal: Journal, saved: SavedPlan) -> tuple[Plan, History]:
         """What a saved plan would be now; refused where that is another one, or where it has been applied."""
@@ -158,12 +163,10 @@ class Runner(Reader):
         return replace(plan, saved=saved.id), history
 
     def _catalog_compared(self, saved: SavedPlan, plan: Plan) -> Plan:
-        """Something that the plan does not touch may have changed: refused where that is asked for, else told."""
+        """The plan, told that something has changed that it does not touch."""
         if saved.document["facts"]["catalog"] == plan.catalog:
             return plan
         message = "the schema has changed since the plan was made, though nothing that the plan touches"
-        if "unchanged_catalog" in self.environment.require:
-            raise PlanStale(message, hint="make a new plan, and let it be reviewed")
         notice = Diagnostic(code="catalog-changed", severity=Severity.LOW, message=message)
         return replace(plan, findings=(*plan.findings, notice))
 

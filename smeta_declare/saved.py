@@ -178,6 +178,10 @@ def refuse_difference(saved: SavedPlan, now: Plan) -> None:
     if was["objects"] != is_now["objects"]:
         changed = differences(was["objects"] or {}, is_now["objects"] or {})
         raise _stale(f"the schema has changed since the plan was made: {changed[0]}", detail=changed[1:])
+    if was["catalog"] != is_now["catalog"]:
+        raise _stale(
+            "the schema has changed since the plan was made, and the environment requires that none of it does"
+        )
     if saved.id != now.id:  # nothing that this smeta knows differs, and yet it is another plan
         raise _stale("the plan would be another one now")
 

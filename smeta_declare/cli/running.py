@@ -126,6 +126,9 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
         if not app.quiet:
             talk(summary(plan.decision, plan.address))
             show_findings(plan.findings)
+        for loss in plan.lost:
+            if loss.rows != 0 or not app.quiet:
+                talk(f"destroys {loss.words}")
         consent(environment, given, interactive=app.interactive, what=what, lost=plan.lost)
 
     return agree
@@ -143,24 +146,21 @@ def consent(
     name = environment.name
     if given.confirm is not None and given.confirm != name:
         raise ConsentMissing(f"--confirm {given.confirm} does not name the environment {name}")
-    destroyed = [loss.words for loss in lost if loss.rows != 0]
+    destroyed = any(loss.rows != 0 for loss in lost)
     reasons = [f"{name} is protected"] if environment.protected else []
-    options = [f"--confirm {name}"]
+    ways = [f"--confirm {name}"]
     if destroyed and not given.allow_destructive:
-        options += [] if reasons else ["--allow-destructive"]
+        ways += [] if reasons else ["--allow-destructive"]
         reasons.append(f"rows that exist now would be destroyed in {name}")
     if not reasons or given.confirm == name or isinstance(environment.database, EmbeddedDatabase):
         return
     if interactive:
-        for words in destroyed:
-            talk(f"destroys {words}")
         question = f"{'; '.join(reasons)}. Type its name to {what}"
         if click.prompt(question, err=True, default="", show_default=False) == name:
             return
     raise ConsentMissing(
         "; ".join(reasons),
-        detail=destroyed,
-        hint=f"repeat with {' or '.join(options)}, or type the name when asked",
+        hint=f"repeat with {' or '.join(ways)}, or type the name when asked",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,8 +11,10 @@ from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.running import show_document
 from smeta_declare.cli.views import show_findings, talk
+from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import Exit
 from smeta_declare.plan import Plan
+from smeta_declare.run import run_ways
 
 
 def make_plan(
@@ -22,9 +25,18 @@ def make_plan(
     runner = app.runner(environment)
     with runner.connected() as journal:
         if rollback is None:
-            plan, _ = runner.plan_forward(journal, to=to)
+            plan, history = runner.plan_forward(journal, to=to)
         else:
-            plan, _ = runner.plan_back(journal, count=rollback, to=to, from_file=from_file)
+            plan, history = runner.plan_back(journal, count=rollback, to=to, from_file=from_file)
+        for run in history.open_runs:
+            told = Diagnostic(
+                code="run-open",
+                severity=Severity.MEDIUM,
+                message=f"the run {run.id} is not finished: until then no other saved plan is taken",
+                object=run.id,
+                hint=run_ways(run, environment),
+            )
+            plan = replace(plan, findings=(*plan.findings, told))
         return runner.bound(journal, plan)
 
 
@@ -86,7 +98,8 @@ def command(
         from smeta_declare.saved import write
 
         write(Path(out), plan)
-        talk(f"written to {out}: run it with `smeta apply {out}`")
+        consent = f" --confirm {environment}" if plan.settings["protected"] else ""
+        talk(f"written to {out}: run it with `smeta apply {out}{consent}`")
     return Exit.CHANGES if detailed_exitcode and not plan.empty else Exit.DONE
 
 

@@ -7,7 +7,8 @@ import contextlib
 import psycopg
 import pytest
 
-from smeta_declare.effects import LOCKS, losses, strongest_lock
+from smeta_declare.effects import LOCKS, strongest_lock
+from smeta_declare.losses import losses
 from smeta_declare.parser import tree
 from tests.servers import TestDatabase
 
@@ -116,10 +117,15 @@ def _spelled(mode: str) -> str:
         ("delete from a where id = 1", ("rows of a",)),
         ('alter table a drop column "B", add column c int', ('column "B" of a',)),
         ("update a set b = null", ()),
+        ("with d as (delete from a returning *) insert into b select * from d", ("all rows of a",)),
+        ("merge into a using b on a.id = b.id when matched then delete", ("rows of a",)),
+        ("merge into a using b on a.id = b.id when matched then do nothing", ()),
+        ("explain analyze delete from a", ("all rows of a",)),
         ("truncate a cascade", ("all rows of a, and of what refers to it",)),
         ("drop type mood", ()),
-        ("drop type mood cascade", ("columns of type mood",)),
-        ("drop extension hstore cascade", ("what needs extension hstore",)),
+        ("drop type mood cascade", ("columns that need type mood",)),
+        ("drop extension hstore cascade", ("columns that need extension hstore",)),
+        ("drop function f() cascade", ("columns that need function f",)),
         ("drop owned by app", ("everything that app owns",)),
     ],
 )

@@ -306,7 +306,7 @@ def test_validations_can_fail(project: Workspace, version: str, damage: str) -> 
     text = path.read_text()
     path.write_text(text.replace("-- ROLLBACK_START", f"{damage};\n-- ROLLBACK_START", 1))
 
-    failed = project.smeta("apply", "--env", "ci", "--to", version, "--no-backup")
+    failed = project.smeta("apply", "--env", "ci", "--to", version, "--no-backup", "--allow-destructive")
 
     assert failed.code == 1
     assert "error[validation-failed]" in failed.err
