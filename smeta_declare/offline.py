@@ -17,7 +17,7 @@ from smeta_declare.integrity import find_change
 from smeta_declare.parser import tree
 from smeta_declare.plan import HistoryRow, Plan
 from smeta_declare.planner import history_row, plan_apply
-from smeta_declare.policy import loosened
+from smeta_declare.policy import loosened, unmet
 from smeta_declare.project import Project
 from smeta_declare.run import AppliedMigration, History, Target
 from smeta_declare.tenancy.fold import folded
@@ -28,7 +28,7 @@ _NOWHERE = Target(system_identifier="", database="", user="", server_version_num
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _KEPT_FIELDS = tuple(field.name for field in fields(HistoryRow) if field.name != "details")
 _LOOK = "see for yourself that what databases have applied is unchanged"
-_HARMFUL = ("base-changed", "base-unreadable")
+_REFUSED = ("base-changed", "base-unreadable", "require-unmet")
 _OF_A_DATABASE = (
     "target",
     "base",
@@ -50,9 +50,9 @@ class Branch:
     findings: tuple[Diagnostic, ...]
 
     @property
-    def harmful(self) -> bool:
-        """Whether something that databases may have applied is not what it was, or nobody can say that it is."""
-        return any(f.code in _HARMFUL for f in self.findings)
+    def refused(self) -> bool:
+        """Whether a database would refuse it: for what it changes of the base, or may, or for what it lacks."""
+        return any(f.code in _REFUSED for f in self.findings)
 
     def document(self) -> dict[str, Any]:
         """The published form: like a plan's, without a target, and nothing that `apply` would take."""
@@ -132,7 +132,8 @@ def branch(
             environment.settings(),
             hint="nothing to do if this is meant",
         )
-    findings.sort(key=lambda f: f.code not in _HARMFUL)
+    findings += unmet(environment, plan)
+    findings.sort(key=lambda f: f.code not in _REFUSED)
     return Branch(
         revision=revision,
         commit=commit,

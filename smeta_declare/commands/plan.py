@@ -97,7 +97,7 @@ def command(
 
 
 def _offline(app: App, name: str, since: str, output: str, *, detailed_exitcode: bool) -> int:
-    """What the checkout adds to what it was at a revision; 1 where it changes what was there, or may."""
+    """What the checkout adds to what it was at a revision; 1 where a database would refuse it, or may."""
     from smeta_declare.offline import branch
     from smeta_declare.project import Project
     from smeta_declare.revision import checked_out
@@ -116,7 +116,7 @@ def _offline(app: App, name: str, since: str, output: str, *, detailed_exitcode:
     if output != "json":
         show_findings(found.findings)
     show_document(found.document(), output)
-    if found.harmful:
+    if found.refused:
         return Exit.FAILED
     return Exit.CHANGES if detailed_exitcode and not found.plan.empty else Exit.DONE
 

@@ -133,6 +133,22 @@ def test_a_looser_policy_of_a_branch_is_told(branched: Workspace) -> None:
     assert codes(branched) == ["policy-loosened"]
 
 
+def test_a_requirement_that_the_branch_does_not_meet_is_told_before_apply_refuses_it(
+    branched: Workspace,
+) -> None:
+    branched.environment = "require: [rollback]"
+    branched.migration("3_c", "create table c (id int);")
+
+    done = since(branched)
+
+    assert (done.code, "1 to apply" in done.out) == (1, True), done.err
+    assert done.err.startswith(
+        "high[require-unmet]: test requires a way back of every migration, and 3_c has none"
+    )
+    branched.migration("3_c", "create table c (id int);", "drop table c;")
+    assert codes(branched) == []
+
+
 def test_what_others_added_since_is_not_taken_for_removed(branched: Workspace) -> None:
     git(branched.root, "checkout", "-q", "main")
     branched.migration("2_others", "create table others (id int);", "drop table others;")
