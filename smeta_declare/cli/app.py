@@ -80,12 +80,10 @@ class App:
         return environment
 
     def resolve_at(self, manifest: Path, name: str) -> Environment | None:
-        """The environment as another manifest has it, without its address; None where it, or the file, is not there."""
+        """The environment as another manifest has it, without its address; None where that has none of this name."""
         from smeta_declare.manifest import load_manifest
         from smeta_declare.resolve import resolve
 
-        if not manifest.exists():
-            return None
         found = load_manifest(manifest)
         return resolve(found, name, self.environ, offline=True) if name in found.environments else None
 

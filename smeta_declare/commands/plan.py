@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +13,13 @@ from smeta_declare.cli.app import App
 from smeta_declare.cli.running import show_document
 from smeta_declare.cli.views import show_findings, talk
 from smeta_declare.diagnostics import Diagnostic, Severity
-from smeta_declare.errors import Exit
+from smeta_declare.errors import Exit, InvalidInput
 from smeta_declare.plan import Plan
 from smeta_declare.run import run_ways
+
+if TYPE_CHECKING:
+    from smeta_declare.environment import Environment
+    from smeta_declare.revision import Revision
 
 
 def make_plan(
@@ -104,26 +109,43 @@ def command(
 
 
 def _offline(app: App, name: str, since: str, output: str, *, detailed_exitcode: bool) -> int:
-    """What the checkout adds to what it was at a revision; 1 where it changes what was there."""
+    """What the checkout adds to what it was at a revision; 1 where a database would refuse it, or may."""
     from smeta_declare.offline import branch
     from smeta_declare.project import Project
     from smeta_declare.revision import checked_out
 
     environment = app.checked(app.resolve(name, offline=True))
     with checked_out(app.root, since) as there:
-        before = app.resolve_at(there.take(app.manifest_path.name), name)
-        if before:
-            there.take(before.migrations_directory)
+        before, unread = _base(app, name, there, since)
         found = branch(
             environment,
             app.project,
             (before, Project(there.root)) if before else None,
+            unread=unread,
             revision=since,
             commit=there.commit,
         )
     if output != "json":
         show_findings(found.findings)
     show_document(found.document(), output)
-    if found.harmful:
+    if found.refused:
         return Exit.FAILED
     return Exit.CHANGES if detailed_exitcode and not found.plan.empty else Exit.DONE
+
+
+def _base(
+    app: App, name: str, there: Revision, since: str
+) -> tuple[Environment | None, tuple[Diagnostic, ...]]:
+    """The environment as a revision has it, with its files; or why there is nothing to compare with."""
+    from smeta_declare.offline import absent, unreadable
+
+    manifest = app.manifest_path.name
+    try:
+        if not (taken := there.take(manifest)).exists():
+            return None, (absent(manifest, since),)
+        if (before := app.resolve_at(taken, name)) is None:
+            return None, (absent(f"environment {name}", since),)
+        there.take(before.migrations_directory)
+    except InvalidInput as error:
+        return None, unreadable(error, since, root=there.root)
+    return before, ()

@@ -42,6 +42,9 @@ def commit(project: Workspace) -> str:
     return git(project.root, "rev-parse", "HEAD")
 
 
+SINCE_MAIN = ("plan", "--offline", "--since", "main", "--env", "test")
+
+
 def since(project: Workspace, *options: str, revision: str = "main") -> Outcome:
     return project.smeta("plan", "--offline", "--since", revision, "--env", "test", *options)
 
@@ -130,6 +133,22 @@ def test_a_looser_policy_of_a_branch_is_told(branched: Workspace) -> None:
     assert codes(branched) == ["policy-loosened"]
 
 
+def test_a_requirement_that_the_branch_does_not_meet_is_told_before_apply_refuses_it(
+    branched: Workspace,
+) -> None:
+    branched.environment = "require: [rollback]"
+    branched.migration("3_c", "create table c (id int);")
+
+    done = since(branched)
+
+    assert (done.code, "1 to apply" in done.out) == (1, True), done.err
+    assert done.err.startswith(
+        "high[require-unmet]: test requires a way back of every migration, and 3_c has none"
+    )
+    branched.migration("3_c", "create table c (id int);", "drop table c;")
+    assert codes(branched) == []
+
+
 def test_what_others_added_since_is_not_taken_for_removed(branched: Workspace) -> None:
     git(branched.root, "checkout", "-q", "main")
     branched.migration("2_others", "create table others (id int);", "drop table others;")
@@ -141,13 +160,89 @@ def test_what_others_added_since_is_not_taken_for_removed(branched: Workspace) -
     assert codes(branched) == []
 
 
-def test_an_environment_or_a_manifest_that_was_not_there_is_all_new(branched: Workspace) -> None:
-    empty = git(branched.root, "hash-object", "-t", "tree", "--stdin", "-w")
-    first = git(branched.root, "commit-tree", "-m", "nothing", empty)
+def test_a_manifest_that_was_not_there_is_told_and_all_of_it_is_new(branched: Workspace) -> None:
+    """It may have been there under another name, with other migrations."""
+    branched.migration("1_a", "create table a (id bigint);")
+    git(branched.root, "mv", "smeta.yaml", "db.yaml")
 
-    done = since(branched, revision=first)
+    done = branched.smeta("--manifest", "db.yaml", "plan", "--offline", "--since", "main", "--env", "test")
 
     assert (done.code, "2 to apply" in done.out) == (0, True), done.err
+    assert done.err.startswith(
+        "medium[base-missing]: main has no db.yaml: nothing could be compared, and everything is shown as new\n"
+    )
+
+
+def test_an_environment_that_was_not_there_is_told_and_all_of_it_is_new(branched: Workspace) -> None:
+    branched.migration("1_a", "create table a (id bigint);")
+    branched.manifest.write_text(branched.manifest.read_text().replace("  test:", "  trial:"))
+
+    done = branched.smeta("plan", "--offline", "--since", "main", "--env", "trial")
+
+    assert (done.code, "2 to apply" in done.out) == (0, True), done.err
+    assert done.err.startswith(
+        "medium[base-missing]: main has no environment trial: nothing could be compared"
+    )
+
+
+def broken_on_main(project: Workspace) -> None:
+    """What is in the work tree becomes the commit that the branch begins at."""
+    git(project.root, "checkout", "-q", "main")
+    commit(project)
+    git(project.root, "checkout", "-q", "-B", "feature")
+
+
+def test_a_base_with_a_broken_manifest_does_not_stop_its_repair(branched: Workspace) -> None:
+    whole = branched.manifest.read_text()
+    branched.manifest.write_text(whole + "nonsense: 1\n")
+    broken_on_main(branched)
+    branched.manifest.write_text(whole)
+
+    done = since(branched)
+
+    assert (done.code, "2 to apply" in done.out) == (1, True), done.err
+    assert done.err.startswith(
+        "high[base-unreadable]: at main: smeta.yaml:15:1: `nonsense` is no key of the manifest"
+    )
+    assert "smeta-revision-" not in done.err
+    assert codes(branched, 1) == ["base-unreadable"]
+
+
+def test_a_variable_that_only_the_base_needs_does_not_stop_the_branch(branched: Workspace) -> None:
+    branched.environment = "vars: {n: '${ONLY_THERE:?set it}'}"
+    branched.write_manifest()
+    broken_on_main(branched)
+    branched.environment = "{}"
+    branched.write_manifest()
+
+    done = since(branched)
+
+    assert (done.code, "2 to apply" in done.out) == (1, True), done.err
+    assert done.err.startswith("high[base-unreadable]: at main: smeta.yaml:"), done.err
+    assert "ONLY_THERE" in done.err
+    assert branched.smeta(*SINCE_MAIN, environ={"ONLY_THERE": "1"}).code == 0
+
+
+@pytest.mark.parametrize("order", ["lenient", "strict"])
+def test_a_base_with_a_broken_migration_shows_the_repair_and_compares_the_rest(
+    branched: Workspace, order: str
+) -> None:
+    branched.environment = f"order: {order}"
+    branched.migration("1_a", "creat table a (id int);", "drop table a;")
+    broken_on_main(branched)
+    branched.migration("1_a", "create table a (id int);", "drop table a;")
+    branched.file("2_b").write_text("-- other words\n" + branched.file("2_b").read_text())
+
+    done = since(branched)
+
+    assert (done.code, "1 to apply" in done.out) == (1, True), done.err
+    assert "create table a (id int)" in done.out
+    assert "  ~ 2_b: " in done.out
+    assert done.err.startswith("high[base-unreadable]: at main: migrations/1_a.sql:4:1: "), done.err
+    assert "correct it there" not in done.err
+    assert "creat table" not in done.out
+    branched.migration("2_b", "create table b (id bigint);", "drop table b;")
+    assert codes(branched, 1)[:2] == ["base-unreadable", "base-changed"]
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "--help", "main:db/smeta.yaml", ""])
