@@ -31,6 +31,32 @@ def test_who_holds_the_journal_is_named(
     assert workspace.applied() == ["1_a"]
 
 
+@pytest.mark.parametrize(
+    "forward",
+    ["create table b (id int);", "create table b (id int);\ncreate index concurrently b_id on b (id);"],
+    ids=["transaction", "alone"],
+)
+def test_locked_events_are_waited_for_and_their_holder_is_named(
+    workspace: Workspace, database: TestDatabase, forward: str
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    workspace.migration("2_b", forward)
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn, application_name="cleaner")) as connection:
+        connection.execute("lock table smeta.event")
+        refused = workspace.smeta("apply", "--env", "test")
+        pid = connection.info.backend_pid
+
+    assert refused.code == 4, refused.err
+    assert "error[lock-timeout]: no lock after 2 tries: 2_b" in refused.err
+    assert f"blocked by pid {pid}, user {database.conninfo.parameters()['user']}, cleaner" in refused.err
+    assert "everything was rolled back: the database is as it was before" in refused.err
+    assert workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"] == []
+    assert workspace.tables() == {"a"}
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select id, version from schema_migrations order by id") == [(1, "1_a"), (2, "2_b")]
+
+
 @pytest.mark.parametrize("command", [("status",), ("apply",)], ids=" ".join)
 def test_a_locked_catalogue_is_not_waited_for_in_silence(
     workspace: Workspace, database: TestDatabase, command: tuple[str, ...]
