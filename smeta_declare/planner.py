@@ -88,6 +88,7 @@ def plan_apply(
                 reversible=migration.rollback is not None,
                 out_of_order=out_of_order,
                 resumes_at=len(partial.done) if partial else 0,
+                resumes=partial.words if partial and partial.changed_something else "",
                 steps=len(works),
                 rollback=tuple(s.text for s in migration.rollback.statements) if migration.rollback else None,
             )
@@ -121,7 +122,7 @@ def refuse_open(environment: Environment, history: History, direction: Direction
         consent = f" --confirm {environment.name}" if environment.protected else ""
         end = f"smeta apply --env {environment.name} --abandon {run.id}{consent}" if run else ""
         then = "and roll back" if partial.changed_something else "which leaves nothing of it"
-        way_out = f", or end its run with `{end}`, {then}" if run else ""
+        way_out = f", or end its run with `{end}`, {then}" if run and not partial.only_onward else ""
         raise RunOpen(
             f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
             f"{partial.words}",

@@ -31,7 +31,7 @@ from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.reconciling import reconciling
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways, ways_text
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways
 from smeta_declare.saved import PlanStale, PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
@@ -443,8 +443,8 @@ class Runner(Reader):
         found = [
             Verification(
                 name=f"{p.version} complete",
-                failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {len(p.done)} of "
-                f"{p.steps} steps are committed; {ways_text(history.ways_on(p, self.environment))}",
+                failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {p.words}; "
+                + history.ways_text(p, self.environment),
                 half_done=True,
             )
             for p in history.partial

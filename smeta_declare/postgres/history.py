@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smeta_declare import __version__
 from smeta_declare.errors import Refused
-from smeta_declare.postgres.connection import Answer
+from smeta_declare.postgres.connection import Answer, Rows
 from smeta_declare.run import (
     AppliedMigration,
     Direction,
@@ -12,6 +14,7 @@ from smeta_declare.run import (
     KeptRollback,
     OpenRun,
     PartialMigration,
+    Progress,
     Started,
 )
 
@@ -28,6 +31,23 @@ class NewerJournal(Refused):
     """The journal was written by a newer smeta."""
 
     code = "journal-newer"
+
+
+def with_progress(history: History, rows: Rows) -> History:
+    """The history with how far its begun backfills are, from the answer of `backfill_progress.sql`."""
+    known = {
+        tuple(place): Progress(digest=digest, passed=passed, lower=lower, upper=upper, rows=changed)
+        for *place, digest, passed, lower, upper, changed in rows
+    }
+
+    def looked_up(half: PartialMigration) -> PartialMigration:
+        started = {
+            position: replace(begun, progress=known.get((half.version, half.direction, position, half.round)))
+            for position, begun in half.started.items()
+        }
+        return replace(half, started=started)
+
+    return replace(history, partial=tuple(looked_up(half) for half in history.partial))
 
 
 def history_of(answers: list[Answer]) -> History:
