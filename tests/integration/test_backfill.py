@@ -330,6 +330,23 @@ def test_an_edited_statement_without_until_is_refused_once_it_has_begun(
     assert database.query("select n, count(*) from items group by n") == [(1, 25)]
 
 
+def test_an_edit_that_adds_until_reaches_the_rows_that_came_since(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """The key that was the highest at the start bounds nothing any more."""
+    items(database, 25)
+    path = workspace.migration("1_a", "-- smeta: batch key=id size=5\nupdate items set tenant = 'x';")
+    with locked(database, "select * from items where id = 18 for update"):
+        assert apply(workspace).code == 5
+    database.query("insert into items values (26)")
+    path.write_text(path.read_text().replace("size=5", 'size=5 until "tenant is null"'))
+
+    done = apply(workspace)
+
+    assert done.code == 0, done.err
+    assert touched(database) == [(26, 1)]
+
+
 def test_a_first_batch_that_fails_may_be_corrected(workspace: Workspace, database: TestDatabase) -> None:
     items(database, 25)
     path = workspace.migration("1_a", "-- smeta: batch key=id size=5\nupdate items set n = n + 1 / 0;")
