@@ -139,5 +139,19 @@ def history_of(answers: list[Answer]) -> History:
             if direction == "forward" and version not in present
         ),
         settings={environment: said for environment, said in settings if said},
-        unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
+        unjournaled=tuple(
+            f"{row[0]} as applied, and {_unknown(half.get(row[0]))}"
+            for row in rows
+            if (row[0], "forward") not in rounds
+            or ((begun_again := half.get(row[0])) and begun_again.direction == "forward")
+        ),
     )
+
+
+def _unknown(half: PartialMigration | None) -> str:
+    """What the journal does not know of an applied migration."""
+    if half is None or half.direction != "forward" or not half.done:
+        return "no step of it is known"
+    missing = [str(position + 1) for position in range(half.steps) if position not in half.done]
+    steps = "step" if len(missing) == 1 else "steps"
+    return f"{steps} {', '.join(missing)} of {half.steps} {'is' if len(missing) == 1 else 'are'} not known"

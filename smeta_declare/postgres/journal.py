@@ -107,9 +107,7 @@ class Journal:
                 raise self._damaged(error.message) from error
             return self._target(self.session.ask("target")[0]), History()
         if history.unjournaled:
-            raise self._damaged(
-                f"{self.place} has {', '.join(history.unjournaled[:3])} as applied, and no step of it is known"
-            )
+            raise self._damaged(f"{self.place} has {'; '.join(history.unjournaled[:3])}")
         return self._target(answers[0]), history
 
     def _holders(self) -> list[str]:

@@ -76,6 +76,8 @@ def test_a_locked_catalogue_is_not_waited_for_in_silence(
         ("drop table smeta.backfill, smeta.step, smeta.event, smeta.run", "table run is missing"),
         ("drop table smeta.history, schema_migrations cascade", "table run is there alone"),
         ("truncate smeta.step", "schema_migrations has 1_a as applied, and no step of it is known"),
+        ("delete from smeta.step where position = 0", "1_a as applied, and step 1 of 3 is not known"),
+        ("delete from smeta.step where position <> 1", "1_a as applied, and steps 1, 3 of 3 are not known"),
         ("delete from smeta.history", "its row in `history` is gone"),
         ("alter table schema_migrations drop column description", 'column "description" does not exist'),
         ("alter table smeta.run drop column request", 'column "request" does not exist'),
@@ -86,9 +88,12 @@ def test_a_locked_catalogue_is_not_waited_for_in_silence(
 def test_a_damaged_journal_is_refused(
     workspace: Workspace, database: TestDatabase, command: str, damage: str, told: str
 ) -> None:
-    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    forward = "create table a (id int);"
+    if "position" in damage:
+        forward += "\ncreate index concurrently a_id on a (id);"  # of three steps
+    workspace.migration("1_a", forward, "drop table a;")
     assert workspace.smeta("apply", "--env", "test").code == 0
-    if damage.startswith("delete"):
+    if damage == "delete from smeta.history":
         for table in ("step", "backfill"):
             database.query(f"alter table smeta.{table} drop constraint {table}_history_fkey")
     database.query(damage)
