@@ -118,7 +118,7 @@ def refuse_open(environment: Environment, history: History, direction: Direction
         run = history.open_run(partial.direction)
         if partial.direction == direction or (partial.direction == "forward" and run is None):
             continue
-        resume = history.ways_on(partial, environment)[0]
+        resume = history.way_on_text(partial, environment)
         consent = f" --confirm {environment.name}" if environment.protected else ""
         end = f"smeta apply --env {environment.name} --abandon {run.id}{consent}" if run else ""
         then = "and roll back" if partial.changed_something else "which leaves nothing of it"
@@ -126,7 +126,7 @@ def refuse_open(environment: Environment, history: History, direction: Direction
         raise RunOpen(
             f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
             f"{partial.words}",
-            hint=f"finish it first: `{resume}`" + (way_out if direction == "rollback" else ""),
+            hint=f"finish it first: {resume}" + (way_out if direction == "rollback" else ""),
             changed="nothing was run now",
         )
 

@@ -176,7 +176,7 @@ class History:
     settings: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # what the manifest said of each environment when it last ran
-    unjournaled: tuple[str, ...] = ()  # with a row, and yet never finished as the journal has it
+    unjournaled: tuple[str, ...] = ()  # with a row, and not all of their steps in the journal; in words
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""
@@ -212,12 +212,17 @@ class History:
         undone = run is None and half.changed_something and not half.only_onward
         return (forward, back) if undone and half.version in self.rollback_texts else (forward,)
 
+    def way_on_text(self, half: PartialMigration, environment: Named) -> str:
+        """The command that goes on with half-done work, and with which file where it takes one."""
+        run = self.open_run(half.direction)
+        of = f" with the file of plan {run.plan[:12]}" if run and run.saved else ""
+        return f"`{self.ways_on(half, environment)[0]}`{of}"
+
     def ways_text(self, half: PartialMigration, environment: Named) -> str:
         """The commands that half-done work accepts, as a sentence."""
-        run = self.open_run(half.direction)
-        on, *back = (f"`{way}`" for way in self.ways_on(half, environment))
-        of = f" with the file of plan {run.plan[:12]}" if run and run.saved else ""
-        return f"{on}{of} goes on from there" + "".join(f", {way} undoes it" for way in back)
+        _, *back = self.ways_on(half, environment)
+        on = f"{self.way_on_text(half, environment)} goes on from there"
+        return on + "".join(f", `{way}` undoes it" for way in back)
 
     def digest(self) -> str:
         """SHA-256 over everything here that decides what a plan does."""

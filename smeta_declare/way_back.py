@@ -20,6 +20,7 @@ from smeta_declare.run import (
     PartialMigration,
     Progress,
     Target,
+    run_ways,
 )
 from smeta_declare.template import Rendered, SecretSlot
 
@@ -59,7 +60,7 @@ def plan_rollback(
     if interrupted and interrupted.request != request:
         raise RunOpen(
             f"`smeta {interrupted.request}` was interrupted and is not finished",
-            hint=f"repeat it (`smeta {interrupted.request} --env {environment.name}`)"
+            hint=run_ways(interrupted, environment)
             + (
                 ""
                 if any(p.direction == "rollback" for p in history.partial)
@@ -147,11 +148,10 @@ def _is_other(section: RenderedSection | None, version: str, kept: KeptRollback)
 def _rows_between(
     environment: Environment, history: History, half: PartialMigration, at: Progress
 ) -> RowsBetween:
-    on, *_ = history.ways_on(half, environment)
     return RowsBetween(
         f"{half.version} is half done: {half.words}; its rollback would change the other rows, too",
-        hint=f"finish it (`{on}`), then roll back; or rewrite the rollback section in its file so that it undoes the "
-        f"rows up to key {at.lower} only, and roll back with --from-file",
+        hint=f"finish it ({history.way_on_text(half, environment)}), then roll back; or rewrite the rollback section "
+        f"in its file so that it undoes the rows up to key {at.lower} only, and roll back with --from-file",
     )
 
 

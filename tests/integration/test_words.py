@@ -316,6 +316,10 @@ def test_a_rollback_that_was_abandoned_goes_on_and_undoes_no_more(
     database.query("create view v as select * from b")
     assert workspace.smeta("rollback", "--env", "test").code == 5
     (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
+    other = workspace.smeta("rollback", "2", "--env", "test")
+    assert other.code == 5
+    end = f"end it: `smeta apply --env test --abandon {run['run']}`"
+    assert f"next: finish it: `smeta rollback 1 --env test`, or {end}\n" in other.err
 
     abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run["run"])
 
