@@ -169,7 +169,7 @@ class Backfill:
                     hint="put its text and key back as they were; size and pauses may change",
                 )
             # Who is left is asked of the rows, so that another text may go on; from the beginning.
-            now = replace(found, digest=work.digest, lower=None, passed=found.passed + 1)
+            now = replace(found, digest=work.digest, lower=None, upper=None, passed=found.passed + 1)
             self._move(found, now)
             found = now
         self._commit()

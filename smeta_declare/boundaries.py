@@ -119,8 +119,8 @@ class StepsBuilder:
                 f"{partial.version} had {partial.steps} steps when it was begun, and has {len(works)} now",
                 location=_first_other(works, partial),
                 hint="statements of a step that has not run may be edited, and plain ones may be added to it; what "
-                "runs alone or in batches is a step of its own and belongs into another migration. Or end the run "
-                "with --abandon, and roll back",
+                "runs alone or in batches is a step of its own and belongs into another migration"
+                + ("" if partial.only_onward else ". Or end the run with --abandon, and roll back"),
             )
         for work in works:
             if partial and work.position in partial.done:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import SmetaError
-from smeta_declare.run import History, Named, run_ways, ways_text
+from smeta_declare.run import History, Named, run_ways
 from smeta_declare.standalone import (
     BuildsIndex,
     DetachesPartition,
@@ -353,12 +353,11 @@ def history(found: History, environment: Named, *, running: bool) -> Iterator[Di
         yield Diagnostic(
             code="half-done-migration",
             severity=Severity.INFO if running else Severity.HIGH,
-            message=f"{partial.version} is half done on its way {way}: {len(partial.done)} of {partial.steps} "
-            "steps are committed",
+            message=f"{partial.version} is half done on its way {way}: {partial.words}",
             object=partial.version,
             hint="a run is in progress: let it finish"
             if running
-            else (ways_text(ways) if len(ways) > 1 else ways[0]),
+            else (found.ways_text(partial, environment) if len(ways) > 1 else ways[0]),
         )
     for run in () if running else found.open_runs:
         yield Diagnostic(

@@ -103,9 +103,11 @@ class _Run:
         self.journal = working.journal
         self.history = history
         self.committed: list[str] = []
+        # As committed; a step that is tried again begins with these.
         self.rows = {row.version: row.checksum for row in history.applied}
         self.steps_done = 0  # of this run, as the journal has them
         self.number = 0  # of the last history row
+        self.recorded = 0  # history rows that the open transaction has added
         self.unwritten = ""  # the last migration's history row: it travels with what follows
 
     def run(self) -> RunResult:
@@ -231,7 +233,7 @@ class _Run:
         begun = time.monotonic()
         working, session = self.working, self.working.session
         working.position = step.id
-        self.unwritten = ""
+        self.unwritten, self.recorded = "", 0
         working.own_session()
         self._wait_for_quiet(step)
         transaction = session.run("begin; select pg_catalog.pg_current_xact_id()::text")[1].rows[0][0]
@@ -246,13 +248,16 @@ class _Run:
             working.ask(question)
         with working.guarded():
             session.send(working.ours)
-        self._check_ours(transaction, step)
+        rows = self._check_ours(transaction, step)
         with working.guarded():
             self._check_owner()
             working.write_events()
         working.stop.check()
         self._commit(step)
         working.events_kept()
+        self.rows = rows
+        self.steps_done += len(step.works)
+        self.number += self.recorded
         self.committed += step.parts
         working.told(StepCommitted(step=step.id, parts=step.parts, duration_ms=since(begun)))
 
@@ -299,9 +304,9 @@ class _Run:
             working.ask(question)
         working.end_work(work, begun)
         if work.record:
-            self.number += 1
+            self.recorded += 1
             self.unwritten = self.journal.applied_sql(
-                work.record, working.spent[work.version], number=self.number
+                work.record, working.spent[work.version], number=self.number + self.recorded
             )
 
     def _next(self, timeouts: Timeouts, then: str = "") -> None:
@@ -310,8 +315,11 @@ class _Run:
             self.working.session.send(self.working.fresh(timeouts) + self.unwritten + then)
         self.unwritten = ""
 
-    def _check_ours(self, transaction: str, step: TransactionStep) -> None:
-        """Nothing that ran may have ended the transaction, dropped the lock, or written history of its own."""
+    def _check_ours(self, transaction: str, step: TransactionStep) -> dict[str, str]:
+        """Nothing that ran may have ended the transaction, dropped the lock, or written history of its own.
+
+        The history's rows as they are once this is committed.
+        """
         expected = dict(self.rows)
         for work in step.works:
             if work.forget:
@@ -341,7 +349,7 @@ class _Run:
                 f"the rows of {self.working.environment.history} or of the journal are not what this step leaves",
                 hint="no statement, trigger or rule may write to them; look for one that does",
             )
-        self.rows, self.steps_done = expected, found.done
+        return expected
 
     def _check_owner(self) -> None:
         """What is not owned by the role of the environment cannot be altered by its next migration: say so."""
@@ -424,8 +432,9 @@ class _Run:
             if session.in_transaction:
                 session.run("rollback")
             self.working.own_session()
-            self.working.write_events()
-            self.working.events_kept()
+            with suppress(ServerBusy):  # somebody locks the events: the run is closed all the same
+                self.working.write_events()
+                self.working.events_kept()
             if stopped:
                 self.journal.stop_run(self.working.run)
             else:

@@ -209,6 +209,7 @@ class PlannedMigration:
     reversible: bool
     out_of_order: bool = False
     resumes_at: int = 0  # steps that an earlier run has already committed
+    resumes: str = ""  # how far that run came, in words; told, and no part of the decision
     steps: int = 1
     rollback: tuple[str, ...] | None = (
         None  # the statements that will undo it; None where there is no section
@@ -321,6 +322,7 @@ class Plan:
             "places": [[at.file, at.line, at.column] for at in _places(self.steps)],
             "findings": [f.as_dict() for f in self.findings],
             "losses": [asdict(loss) for loss in self.lost],
+            "resumes": {m.version: m.resumes for m in self.migrations if m.resumes},
         }
         return {
             "format": FORMAT,

@@ -88,6 +88,7 @@ def plan_apply(
                 reversible=migration.rollback is not None,
                 out_of_order=out_of_order,
                 resumes_at=len(partial.done) if partial else 0,
+                resumes=partial.words if partial and partial.changed_something else "",
                 steps=len(works),
                 rollback=tuple(s.directed for s in migration.rollback.statements)
                 if migration.rollback
@@ -119,15 +120,15 @@ def refuse_open(environment: Environment, history: History, direction: Direction
         run = history.open_run(partial.direction)
         if partial.direction == direction or (partial.direction == "forward" and run is None):
             continue
-        resume = history.ways_on(partial, environment)[0]
+        resume = history.way_on_text(partial, environment)
         consent = f" --confirm {environment.name}" if environment.protected else ""
         end = f"smeta apply --env {environment.name} --abandon {run.id}{consent}" if run else ""
         then = "and roll back" if partial.changed_something else "which leaves nothing of it"
-        way_out = f", or end its run with `{end}`, {then}" if run else ""
+        way_out = f", or end its run with `{end}`, {then}" if run and not partial.only_onward else ""
         raise RunOpen(
             f"{partial.version} is half done on its way {'forward' if direction == 'rollback' else 'back'}: "
             f"{partial.words}",
-            hint=f"finish it first: `{resume}`" + (way_out if direction == "rollback" else ""),
+            hint=f"finish it first: {resume}" + (way_out if direction == "rollback" else ""),
             changed="nothing was run now",
         )
 

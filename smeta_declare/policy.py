@@ -24,7 +24,7 @@ def unmet(environment: Environment, plan: Plan) -> Iterator[Diagnostic]:
         return
     listed = {entry.version: entry.location for entry in environment.migrations}
     for migration in plan.migrations:
-        if not migration.reversible and not migration.resumes_at:  # what is half done was let through before
+        if not migration.reversible and not migration.resumes:  # what is half done was let through before
             yield Diagnostic(
                 code="require-unmet",
                 severity=Severity.HIGH,

@@ -10,7 +10,7 @@ from smeta_declare.environment import Environment, MigrationEntry
 from smeta_declare.errors import InvalidInput
 from smeta_declare.inputs import Change, inputs_digest, loads_templates
 from smeta_declare.migration import MigrationFile
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target, is_reconciliation, ways_text
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, is_reconciliation
 
 if TYPE_CHECKING:
     from smeta_declare.rendering import RenderedMigration
@@ -110,7 +110,7 @@ def build_status(
         half = partial.get(entry.version)
         if half:
             way = "" if half.direction == "forward" else " (on the way back)"
-            ways = ways_text(history.ways_on(half, environment))
+            ways = history.ways_text(half, environment)
             note = f"{half.words}{way}; {ways}"
             lines.append(MigrationStatus(version=entry.version, state="partial", note=note))
         elif row:
@@ -125,11 +125,8 @@ def build_status(
     listed = {e.version for e in environment.migrations}
     for half in history.partial:
         if half.version not in listed:
-            ways = ways_text(history.ways_on(half, environment))
-            note = (
-                f"step {len(half.done)} of {half.steps} is done, and the manifest does not list it any more: "
-                f"list it again, then {ways}"
-            )
+            ways = history.ways_text(half, environment)
+            note = f"{half.words}, and the manifest does not list it any more: list it again, then {ways}"
             lines.append(MigrationStatus(version=half.version, state="partial", note=note))
     for row in history.applied:
         if row.version not in listed:

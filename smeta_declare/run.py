@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -55,6 +55,18 @@ class AppliedMigration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a backfill is: in which pass (0: not begun), after which key, up to which, rows changed so far."""
+
+    digest: str  # of the statement and its key
+    passed: int = 0
+    lower: str | None = None
+    upper: str | None = None  # fixed at the start where there is no `until`: each row once, in one pass
+    rows: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A statement outside transactions that was begun and is not known to be finished."""
 
@@ -62,18 +74,7 @@ class Started:
     kept: Mapping[str, Any] = field(
         default_factory=dict
     )  # what it may leave behind, and what was there before
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a backfill is: in which pass (0: not begun), after which key, up to which, rows changed so far."""
-
-    digest: str  # of the statement and its key
-    passed: int = 0
-    lower: str | None = None
-    upper: str | None = None
-    rows: int = 0
-    done: bool = False
+    progress: Progress | None = None  # of a backfill of which batches are committed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,22 +93,31 @@ class PartialMigration:
         """How far it is."""
         if not self.changed_something:
             return "begun, and nothing of it is committed"
-        return (
-            f"step {len(self.done)} of {self.steps} is done"
-            if self.done
-            else "batches of step 1 are committed"
-        )
+        rows = [
+            f"{at.rows:,} {'row' if at.rows == 1 else 'rows'} of step {position + 1}"
+            for position, at in sorted(self.backfills.items())
+        ]
+        if self.done:
+            return ", and ".join((f"step {len(self.done)} of {self.steps} is done", *rows))
+        return f"{', and '.join(rows)} of {self.steps} {'is' if rows[0].startswith('1 ') else 'are'} done"
+
+    @property
+    def backfills(self) -> Mapping[int, Progress]:
+        """The statements of which batches are committed, and others may not be; by position."""
+        return {position: s.progress for position, s in self.started.items() if s.progress}
+
+    @property
+    def only_onward(self) -> Progress | None:
+        """A backfill that is half done and has no `until`: its rollback would change rows that it has not reached.
+
+        With `until` the rows themselves tell which of them are done.
+        """
+        return next((at for at in self.backfills.values() if at.upper is not None), None)
 
     @property
     def changed_something(self) -> bool:
         """Whether anything of it is committed: a step, or batches of one."""
-        return bool(self.done) or any(s.kept.get("batches") for s in self.started.values())
-
-
-def ways_text(ways: Sequence[str]) -> str:
-    """The commands of `History.ways_on` as a sentence."""
-    on, *back = (f"`{way}`" for way in ways)
-    return f"{on} goes on from there" + "".join(f", {way} undoes it" for way in back)
+        return bool(self.done or self.backfills)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +176,7 @@ class History:
     settings: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # what the manifest said of each environment when it last ran
-    unjournaled: tuple[str, ...] = ()  # with a row, and yet never finished as the journal has it
+    unjournaled: tuple[str, ...] = ()  # with a row, and not all of their steps in the journal; in words
 
     def find(self, version: str) -> AppliedMigration | None:
         """The row of a version, if it is applied."""
@@ -199,8 +209,20 @@ class History:
             )
         if half.direction == "rollback":
             return (back,)
-        undone = run is None and half.changed_something and half.version in self.rollback_texts
-        return (forward, back) if undone else (forward,)
+        undone = run is None and half.changed_something and not half.only_onward
+        return (forward, back) if undone and half.version in self.rollback_texts else (forward,)
+
+    def way_on_text(self, half: PartialMigration, environment: Named) -> str:
+        """The command that goes on with half-done work, and with which file where it takes one."""
+        run = self.open_run(half.direction)
+        of = f" with the file of plan {run.plan[:12]}" if run and run.saved else ""
+        return f"`{self.ways_on(half, environment)[0]}`{of}"
+
+    def ways_text(self, half: PartialMigration, environment: Named) -> str:
+        """The commands that half-done work accepts, as a sentence."""
+        _, *back = self.ways_on(half, environment)
+        on = f"{self.way_on_text(half, environment)} goes on from there"
+        return on + "".join(f", `{way}` undoes it" for way in back)
 
     def digest(self) -> str:
         """SHA-256 over everything here that decides what a plan does."""

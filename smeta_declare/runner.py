@@ -13,7 +13,7 @@ from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
 from smeta_declare.diagnostics import Diagnostic, Severity
-from smeta_declare.errors import Refused, SmetaError, UsageError
+from smeta_declare.errors import Refused, SmetaError, Stopped, UsageError
 from smeta_declare.events import BackupProgressed, BackupTaken, Blocked, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
 from smeta_declare.leftovers import clean_up
@@ -31,7 +31,7 @@ from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
 from smeta_declare.reconciling import reconciling
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
-from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways, ways_text
+from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways
 from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
@@ -248,16 +248,26 @@ class Runner(Reader):
         What is committed stays: the history that is left says how far each migration is. Where nothing is, the
         migration is pending again. A partition that is half detached cannot be attached again: its detaching is ended.
         """
-        return self._stoppable(journal, lambda stop: self._abandoned(journal, run, stop))
+        cleaned: list[LeftoverCleaned] = []
+        try:
+            return self._stoppable(journal, lambda stop: self._abandoned(journal, run, stop, cleaned))
+        except SmetaError as error:
+            gone = "; ".join(event.what for event in cleaned) or "nothing was taken away"
+            error.changed = error.changed or (
+                f"what is committed stays; {gone}; the run is open until the same command has ended it"
+            )
+            raise
 
-    def _abandoned(self, journal: Journal, run: str, stop: Stop) -> History:
+    def _abandoned(self, journal: Journal, run: str, stop: Stop, cleaned: list[LeftoverCleaned]) -> History:
         self._take_lock(journal, stop)
         try:
             _, history = journal.state()
             if run not in {open_run.id for open_run in history.open_runs}:
                 known = ", ".join(f"{r.id} ({r.request})" for r in history.open_runs)
                 raise NoSuchRun(
-                    f"no run {run} is open", hint=f"open: {known}" if known else "no run is open at all"
+                    f"no run {run} is open",
+                    hint=f"open: {known}" if known else "no run is open at all",
+                    changed="nothing was run",
                 )
             journal.refuse_living(self.environment.locks.runner_wait_ms, pause=stop.sleep)
             journal.upgrade()
@@ -276,7 +286,6 @@ class Runner(Reader):
                 locks=self.environment.locks,
                 told=self.told,
             )
-            cleaned = []
             with monitor, monitor.watching("abandon", hold=False):
                 for partial in history.partial:
                     for position, started in partial.started.items():
@@ -301,7 +310,15 @@ class Runner(Reader):
         agreed: Callable[[Plan], None],
     ) -> tuple[Plan, RunResult | None]:
         """Plan under the lock, so that what is planned is what is run."""
-        return self._stoppable(journal, lambda stop: self._planned_and_run(journal, planned, agreed, stop))
+        try:
+            return self._stoppable(
+                journal, lambda stop: self._planned_and_run(journal, planned, agreed, stop)
+            )
+        except Stopped as stopped:
+            stopped.changed = (
+                stopped.changed or "nothing was run"
+            )  # else the executor has said what became of it
+            raise
 
     @staticmethod
     def _stoppable(journal: Journal, work: Callable[[Stop], Result]) -> Result:
@@ -446,8 +463,8 @@ class Runner(Reader):
         found = [
             Verification(
                 name=f"{p.version} complete",
-                failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {len(p.done)} of "
-                f"{p.steps} steps are committed; {ways_text(history.ways_on(p, self.environment))}",
+                failure=f"half done{'' if p.direction == 'forward' else ' on its way back'}: {p.words}; "
+                + history.ways_text(p, self.environment),
                 half_done=True,
             )
             for p in history.partial

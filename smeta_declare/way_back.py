@@ -18,10 +18,17 @@ from smeta_declare.run import (
     KeptRollback,
     OpenRun,
     PartialMigration,
+    Progress,
     Target,
-    ways_text,
+    run_ways,
 )
 from smeta_declare.template import Rendered, SecretSlot
+
+
+class RowsBetween(Refused):
+    """A backfill without `until` is half done: its rollback would change rows that it has not reached."""
+
+    code = "backfill-halfway"
 
 
 class NoWayBack(Refused):
@@ -53,7 +60,7 @@ def plan_rollback(
     if interrupted and interrupted.request != request:
         raise RunOpen(
             f"`smeta {interrupted.request}` was interrupted and is not finished",
-            hint=f"repeat it (`smeta {interrupted.request} --env {environment.name}`)"
+            hint=run_ways(interrupted, environment)
             + (
                 ""
                 if any(p.direction == "rollback" for p in history.partial)
@@ -77,15 +84,16 @@ def plan_rollback(
     planned: list[PlannedMigration] = []
     for version, kept, partial in [*half, *_whole(rows)]:
         section = section_now(version) if from_file else None
+        began = history.partial_of(version, "forward")
+        if kept is not None and began and began.only_onward and not _is_other(section, version, kept):
+            raise _rows_between(environment, history, began, began.only_onward)
         if section is not None:
             kept = kept_of(section)
         if kept is None:
             later = () if interrupted else tuple(m.version for m in planned)
             raise _no_way_back(environment, history, version, later, section_now=section_now)
         if section is None:
-            section = section_of(
-                Rendered.kept(kept.text, name=f"rollback of {version}", secrets=kept_slots(kept.secrets))
-            )
+            section = _section_kept(version, kept)
         entry = entry_of(environment, version)
         works = works_of(
             version,
@@ -105,6 +113,7 @@ def plan_rollback(
                 direction="rollback",
                 reversible=True,
                 resumes_at=len(partial.done) if partial else 0,
+                resumes=partial.words if partial and partial.changed_something else "",
                 steps=len(works),
             )
         )
@@ -125,6 +134,27 @@ def plan_rollback(
     )
 
 
+def _section_kept(version: str, kept: KeptRollback) -> RenderedSection:
+    return section_of(
+        Rendered.kept(kept.text, name=f"rollback of {version}", secrets=kept_slots(kept.secrets))
+    )
+
+
+def _is_other(section: RenderedSection | None, version: str, kept: KeptRollback) -> bool:
+    """Whether the file's rollback section was rewritten since the migration began."""
+    return section is not None and section.meaning != _section_kept(version, kept).meaning
+
+
+def _rows_between(
+    environment: Environment, history: History, half: PartialMigration, at: Progress
+) -> RowsBetween:
+    return RowsBetween(
+        f"{half.version} is half done: {half.words}; its rollback would change the other rows, too",
+        hint=f"finish it ({history.way_on_text(half, environment)}), then roll back; or rewrite the rollback section "
+        f"in its file so that it undoes the rows up to key {at.lower} only, and roll back with --from-file",
+    )
+
+
 def _no_way_back(
     environment: Environment,
     history: History,
@@ -139,7 +169,7 @@ def _no_way_back(
         message = f"{version} was applied without a rollback section; the one in its file was added later"
         hint = f"undo it with that one: `smeta rollback --env {environment.name} --from-file`; or {hint}"
     if half := history.partial_of(version, "forward"):
-        hint = f"it is half done: {ways_text(history.ways_on(half, environment))}"
+        hint = f"it is half done: {history.ways_text(half, environment)}"
     if later:
         hint += (
             f"; `smeta rollback {len(later)} --env {environment.name}` undoes what was applied after it: "

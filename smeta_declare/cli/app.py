@@ -143,8 +143,9 @@ class App:
                     sink(event)
                 except OSError as error:
                     sinks().remove(sink)
+                    whom = str(self.log.path) if sink is self.log else "the terminal"
                     with suppress(OSError):
-                        talk(f"warning: nothing more is told to {type(sink).__name__}: {error.strerror}")
+                        talk(f"warning: nothing more is told to {whom}: {error.strerror}")
 
         return told
 

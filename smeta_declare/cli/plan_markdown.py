@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smeta_declare.cli.plan_view import header, losses, migration_line, plan_text, summary, trees
+from smeta_declare.cli.plan_view import header, losses, migration_lines, plan_text, summary, trees
 from smeta_declare.diagram import mermaid
 
 LONGEST = 65_536  # characters of a comment on GitHub
@@ -30,7 +30,7 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
             "",
             *_lost(losses(document)),
             *_findings(document["facts"]["findings"]),
-            *(f"- `{migration_line(m)}`" for m in decision["migrations"]),
+            *(f"- `{line}`" for line in migration_lines(document)),
             "",
             "",
         ]

@@ -57,16 +57,17 @@ def header(document: Json) -> list[tuple[str, str]]:
     ]
 
 
-def migration_line(migration: Json) -> str:
-    """A migration with its sign and what to know about it."""
+def migration_lines(document: Json) -> list[str]:
+    """Each migration with its sign and what to know about it."""
+    resumes = document["facts"].get("resumes", {})
+    return [_migration(m, resumes.get(m["version"])) for m in document["decision"]["migrations"]]
+
+
+def _migration(migration: Json, resumes: str | None) -> str:
     notes = [
         *(["out of order"] if migration["out_of_order"] else []),
         *([] if migration["reversible"] else ["no rollback section"]),
-        *(
-            [f"resumes at step {migration['resumes_at'] + 1} of {migration['steps']}"]
-            if migration["resumes_at"]
-            else []
-        ),
+        *([f"resumes: {resumes}"] if resumes else []),
     ]
     sign = "+" if migration["direction"] == "forward" else "-"
     return f"{sign} {migration['version']}" + (f"  [{'; '.join(notes)}]" if notes else "")
@@ -86,7 +87,7 @@ def plan_text(document: Json) -> str:
         ),
         *(line for change in document.get("changes", ()) for line in _changed(change)),
         *(f"  ! destroys {what}" for what in losses(document)),
-        *(f"  {migration_line(migration)}" for migration in decision["migrations"]),
+        *(f"  {line}" for line in migration_lines(document)),
     ]
     for step in decision["steps"]:
         lines += ["", *_step(step, places)]

@@ -17,7 +17,7 @@ from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
 from smeta_declare.plan import CountedLoss, Plan
-from smeta_declare.run import is_reconciliation, ways_text
+from smeta_declare.run import is_reconciliation
 
 if TYPE_CHECKING:
     from smeta_declare.executor import RunResult
@@ -250,7 +250,6 @@ def abandoned_text(run: str, left: History, environment: Environment) -> str:
     for half in left.partial:
         way = "forward" if half.direction == "forward" else "on the way back"
         lines.append(
-            f"  {half.version} ({way}): {half.words}, and stays; "
-            + ways_text(left.ways_on(half, environment))
+            f"  {half.version} ({way}): {half.words}; that stays; " + left.ways_text(half, environment)
         )
     return "\n".join(lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smeta_declare import __version__
 from smeta_declare.errors import Refused
-from smeta_declare.postgres.connection import Answer
+from smeta_declare.postgres.connection import Answer, Rows
 from smeta_declare.run import (
     AppliedMigration,
     Direction,
@@ -12,6 +14,7 @@ from smeta_declare.run import (
     KeptRollback,
     OpenRun,
     PartialMigration,
+    Progress,
     Started,
 )
 
@@ -28,6 +31,23 @@ class NewerJournal(Refused):
     """The journal was written by a newer smeta."""
 
     code = "journal-newer"
+
+
+def with_progress(history: History, rows: Rows) -> History:
+    """The history with how far its begun backfills are, from the answer of `backfill_progress.sql`."""
+    known = {
+        tuple(place): Progress(digest=digest, passed=passed, lower=lower, upper=upper, rows=changed)
+        for *place, digest, passed, lower, upper, changed in rows
+    }
+
+    def looked_up(half: PartialMigration) -> PartialMigration:
+        started = {
+            position: replace(begun, progress=known.get((half.version, half.direction, position, half.round)))
+            for position, begun in half.started.items()
+        }
+        return replace(half, started=started)
+
+    return replace(history, partial=tuple(looked_up(half) for half in history.partial))
 
 
 def history_of(answers: list[Answer]) -> History:
@@ -119,5 +139,19 @@ def history_of(answers: list[Answer]) -> History:
             if direction == "forward" and version not in present
         ),
         settings={environment: said for environment, said in settings if said},
-        unjournaled=tuple(row[0] for row in rows if (row[0], "forward") not in rounds),
+        unjournaled=tuple(
+            f"{row[0]} as applied, and {_unknown(half.get(row[0]))}"
+            for row in rows
+            if (row[0], "forward") not in rounds
+            or ((begun_again := half.get(row[0])) and begun_again.direction == "forward")
+        ),
     )
+
+
+def _unknown(half: PartialMigration | None) -> str:
+    """What the journal does not know of an applied migration."""
+    if half is None or half.direction != "forward" or not half.done:
+        return "no step of it is known"
+    missing = [str(position + 1) for position in range(half.steps) if position not in half.done]
+    steps = "step" if len(missing) == 1 else "steps"
+    return f"{steps} {', '.join(missing)} of {half.steps} {'is' if len(missing) == 1 else 'are'} not known"

@@ -23,7 +23,7 @@ from smeta_declare.postgres.connection import (
     Session,
     privileges_explained,
 )
-from smeta_declare.postgres.history import FORMAT, ForeignHistory, history_of
+from smeta_declare.postgres.history import FORMAT, ForeignHistory, history_of, with_progress
 from smeta_declare.run import Direction, History, PartialMigration, Progress, Target
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ class Journal:
             answers = self.session.run(
                 self.session.compose("target") + self.session.compose("history", self._names)
             )
+            history = history_of(answers[1:])
+            if any(begun.kept.get("batches") for half in history.partial for begun in half.started.values()):
+                progress = self.session.ask("backfill_progress", self._names)[0].rows
+                history = with_progress(history, progress)
         except ServerError as error:
             if error.sqlstate == "42501":
                 raise MissingPrivileges(
@@ -102,11 +106,8 @@ class Journal:
             if self.refuse_foreign():
                 raise self._damaged(error.message) from error
             return self._target(self.session.ask("target")[0]), History()
-        history = history_of(answers[1:])
         if history.unjournaled:
-            raise self._damaged(
-                f"{self.place} has {', '.join(history.unjournaled[:3])} as applied, and no step of it is known"
-            )
+            raise self._damaged(f"{self.place} has {'; '.join(history.unjournaled[:3])}")
         return self._target(answers[0]), history
 
     def _holders(self) -> list[str]:

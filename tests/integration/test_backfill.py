@@ -330,6 +330,23 @@ def test_an_edited_statement_without_until_is_refused_once_it_has_begun(
     assert database.query("select n, count(*) from items group by n") == [(1, 25)]
 
 
+def test_an_edit_that_adds_until_reaches_the_rows_that_came_since(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """The key that was the highest at the start bounds nothing any more."""
+    items(database, 25)
+    path = workspace.migration("1_a", "-- smeta: batch key=id size=5\nupdate items set tenant = 'x';")
+    with locked(database, "select * from items where id = 18 for update"):
+        assert apply(workspace).code == 5
+    database.query("insert into items values (26)")
+    path.write_text(path.read_text().replace("size=5", 'size=5 until "tenant is null"'))
+
+    done = apply(workspace)
+
+    assert done.code == 0, done.err
+    assert touched(database) == [(26, 1)]
+
+
 def test_a_first_batch_that_fails_may_be_corrected(workspace: Workspace, database: TestDatabase) -> None:
     items(database, 25)
     path = workspace.migration("1_a", "-- smeta: batch key=id size=5\nupdate items set n = n + 1 / 0;")
@@ -554,7 +571,9 @@ def test_a_backfill_that_was_abandoned_can_be_undone(workspace: Workspace, datab
         assert apply(workspace).code == 5
     ((run,),) = database.query("select id::text from smeta.run where finished_at is null")
     assert workspace.smeta("rollback", "--env", "test").code == 5  # while the run is open
-    assert workspace.smeta("apply", "--env", "test", "--abandon", run).code == 0
+    abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run)
+    ways = "`smeta apply --env test` goes on from there, `smeta rollback --env test` undoes it"
+    assert f"2_fill (forward): 20 rows of step 1 of 2 are done; that stays; {ways}\n" in abandoned.out
 
     undone = workspace.smeta("rollback", "--env", "test")
 
@@ -564,6 +583,85 @@ def test_a_backfill_that_was_abandoned_can_be_undone(workspace: Workspace, datab
     assert workspace.applied() == ["1_before"]
     assert apply(workspace).code == 0
     assert database.query("select count(*) from items where tenant = 'x'") == [(40,)]
+
+
+@pytest.fixture
+def half_counted(workspace: Workspace, database: TestDatabase) -> Workspace:
+    """Of 40 rows 20 are counted up, by a statement without `until` in the second of three steps; its run is open."""
+    items(database, 40)
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    workspace.migration(
+        "2_b",
+        "create table b (id int);\n-- smeta: batch key=id size=10\nupdate items set n = n + 1;",
+        "drop table if exists b;\n-- smeta: batch key=id size=10\nupdate items set n = n - 1;",
+    )
+    with locked(database, "select * from items where id = 25 for update"):
+        assert apply(workspace).code == 5
+    return workspace
+
+
+def _open_run(workspace: Workspace) -> str:
+    (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
+    return str(run["run"])
+
+
+def test_a_half_done_backfill_without_until_is_finished_before_it_is_undone(
+    half_counted: Workspace, database: TestDatabase
+) -> None:
+    """Its rollback would count down the rows that it has not reached, too."""
+    run, far = _open_run(half_counted), "step 1 of 3 is done, and 20 rows of step 2"
+    while_open = half_counted.smeta("rollback", "--env", "test")
+    abandoned = half_counted.smeta("apply", "--env", "test", "--abandon", run)
+    refused = [
+        half_counted.smeta(*command, "--env", "test")
+        for command in (("rollback",), ("plan", "--rollback"), ("rollback", "--from-file"))
+    ]
+
+    assert while_open.code == 5
+    assert far in while_open.err
+    assert while_open.err.endswith("next: finish it first: `smeta apply --env test`\n")
+    assert f"2_b (forward): {far}; that stays; `smeta apply --env test` goes on from there\n" in abandoned.out
+    for each in refused:
+        assert each.code == 3, each.err
+        assert f"error[backfill-halfway]: 2_b is half done: {far}; " in each.err
+        assert "next: finish it (`smeta apply --env test`), then roll back; or " in each.err
+    assert database.query("select n, count(*) from items group by n order by n") == [(0, 20), (1, 20)]
+
+    assert apply(half_counted).code == 0
+    assert database.query("select n, count(*) from items group by n") == [(1, 40)]
+    assert half_counted.smeta("rollback", "--env", "test").code == 0
+    assert database.query("select n, count(*) from items group by n") == [(0, 40)]
+
+
+def test_how_far_a_backfill_is_has_one_wording(half_counted: Workspace) -> None:
+    far = "step 1 of 3 is done, and 20 rows of step 2"
+    said = {
+        "status": f"           ! {far}; `smeta apply --env test` goes on from there\n",
+        "doctor": f"2_b is half done on its way forward: {far}\n",
+        "plan": f"  + 2_b  [resumes: {far}]\n",
+        "verify": f"  FAILED 2_b complete: half done: {far}; `smeta apply --env test` goes on from there\n",
+    }
+
+    for command, line in said.items():
+        told = half_counted.smeta(command, "--env", "test")
+        assert line in told.out, told.out + told.err
+
+
+def test_a_rollback_section_written_for_the_half_done_backfill_is_used(
+    half_counted: Workspace, database: TestDatabase
+) -> None:
+    assert half_counted.smeta("apply", "--env", "test", "--abandon", _open_run(half_counted)).code == 0
+    assert "rows up to key 20 only" in half_counted.smeta("rollback", "--env", "test").err
+    file = half_counted.file("2_b")
+    file.write_text(file.read_text().replace("n = n - 1", "n = n - 1 where id <= 20"))
+
+    undone = half_counted.smeta("rollback", "--env", "test", "--from-file")
+
+    assert undone.code == 0, undone.err
+    assert database.query("select n, count(*) from items group by n") == [(0, 40)]
+    assert half_counted.applied() == ["1_a"]
+    assert apply(half_counted).code == 0
+    assert database.query("select n, count(*) from items group by n") == [(1, 40)]
 
 
 def test_a_backfill_pauses_for_an_old_transaction_on_its_table(

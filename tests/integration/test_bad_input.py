@@ -619,7 +619,7 @@ def test_a_disk_that_is_full_ends_the_log_and_not_the_run(workspace: Workspace) 
     done = workspace.smeta("--log-file", "/dev/full", "apply", "--env", "test")
 
     assert done.code == 0, done.err
-    assert "No space left on device" in done.err
+    assert "warning: nothing more is told to /dev/full: No space left on device\n" in done.err
     assert workspace.applied() == ["1_a"]
 
 

@@ -31,6 +31,32 @@ def test_who_holds_the_journal_is_named(
     assert workspace.applied() == ["1_a"]
 
 
+@pytest.mark.parametrize(
+    "forward",
+    ["create table b (id int);", "create table b (id int);\ncreate index concurrently b_id on b (id);"],
+    ids=["transaction", "alone"],
+)
+def test_locked_events_are_waited_for_and_their_holder_is_named(
+    workspace: Workspace, database: TestDatabase, forward: str
+) -> None:
+    workspace.migration("1_a", "create table a (id int);")
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    workspace.migration("2_b", forward)
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn, application_name="cleaner")) as connection:
+        connection.execute("lock table smeta.event")
+        refused = workspace.smeta("apply", "--env", "test")
+        pid = connection.info.backend_pid
+
+    assert refused.code == 4, refused.err
+    assert "error[lock-timeout]: no lock after 2 tries: 2_b" in refused.err
+    assert f"blocked by pid {pid}, user {database.conninfo.parameters()['user']}, cleaner" in refused.err
+    assert "everything was rolled back: the database is as it was before" in refused.err
+    assert workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"] == []
+    assert workspace.tables() == {"a"}
+    assert workspace.smeta("apply", "--env", "test").code == 0
+    assert database.query("select id, version from schema_migrations order by id") == [(1, "1_a"), (2, "2_b")]
+
+
 @pytest.mark.parametrize("command", [("status",), ("apply",)], ids=" ".join)
 def test_a_locked_catalogue_is_not_waited_for_in_silence(
     workspace: Workspace, database: TestDatabase, command: tuple[str, ...]
@@ -50,6 +76,8 @@ def test_a_locked_catalogue_is_not_waited_for_in_silence(
         ("drop table smeta.backfill, smeta.step, smeta.event, smeta.run", "table run is missing"),
         ("drop table smeta.history, schema_migrations cascade", "table run is there alone"),
         ("truncate smeta.step", "schema_migrations has 1_a as applied, and no step of it is known"),
+        ("delete from smeta.step where position = 0", "1_a as applied, and step 1 of 3 is not known"),
+        ("delete from smeta.step where position <> 1", "1_a as applied, and steps 1, 3 of 3 are not known"),
         ("delete from smeta.history", "its row in `history` is gone"),
         ("alter table schema_migrations drop column description", 'column "description" does not exist'),
         ("alter table smeta.run drop column request", 'column "request" does not exist'),
@@ -60,9 +88,12 @@ def test_a_locked_catalogue_is_not_waited_for_in_silence(
 def test_a_damaged_journal_is_refused(
     workspace: Workspace, database: TestDatabase, command: str, damage: str, told: str
 ) -> None:
-    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    forward = "create table a (id int);"
+    if "position" in damage:
+        forward += "\ncreate index concurrently a_id on a (id);"  # of three steps
+    workspace.migration("1_a", forward, "drop table a;")
     assert workspace.smeta("apply", "--env", "test").code == 0
-    if damage.startswith("delete"):
+    if damage == "delete from smeta.history":
         for table in ("step", "backfill"):
             database.query(f"alter table smeta.{table} drop constraint {table}_history_fkey")
     database.query(damage)

@@ -428,6 +428,25 @@ def test_whom_the_clean_up_of_an_abandoned_run_waits_for_is_named(
     assert invalid(database) == []
 
 
+def test_what_an_interrupted_clean_up_leaves_is_told(workspace: Workspace, database: TestDatabase) -> None:
+    database.query("create table t (i int)")
+    workspace.migration("1_a", "create index concurrently t_i on t (i);")
+    cut_off(workspace, database, "create index concurrently%", "select * from t")
+    ((run,),) = database.query("select id::text from smeta.run")
+    with contextlib.closing(psycopg.connect(database.conninfo.dsn)) as connection:
+        connection.execute("insert into t values (1)")
+        process = workspace.start("apply", "--env", "test", "--abandon", run)
+        until_running(database, "drop index concurrently%")
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+
+    assert process.returncode == 4, err
+    left = "nothing was taken away; the run is open until the same command has ended it"
+    assert f"  = database: what is committed stays; {left}\n" in err
+    assert workspace.smeta("apply", "--env", "test", "--abandon", run).code == 0
+    assert invalid(database) == []
+
+
 def test_a_way_back_that_fails_half_way_can_be_corrected_in_its_file(
     workspace: Workspace, database: TestDatabase
 ) -> None:

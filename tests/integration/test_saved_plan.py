@@ -300,6 +300,10 @@ def test_an_open_run_is_finished_by_its_plan_and_by_nothing_else(
         assert refused.code == 5, refused.err
         assert "error[run-open]" in refused.err
         assert "`smeta apply FILE`" in refused.err
+    id = json.loads(stopped.read_text())["id"]
+    way = f"`smeta apply FILE` with the file of plan {id[:12]}"
+    assert f"step 1 of 3 is done; {way} goes on from there\n" in planned.smeta("status", "--env", "test").out
+    assert f"next: finish it first: {way}, or end" in planned.smeta("rollback", "--env", "test").err
 
     resumed = planned.smeta("apply", str(stopped))
 

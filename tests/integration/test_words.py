@@ -297,7 +297,7 @@ def test_a_way_back_that_is_not_there_is_not_told(workspace: Workspace, database
 
     abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run)
 
-    assert abandoned.out.rstrip().endswith("done, and stays; `smeta apply --env test` goes on from there")
+    assert abandoned.out.rstrip().endswith("done; that stays; `smeta apply --env test` goes on from there")
     refused = workspace.smeta("rollback", "--env", "test")
     assert refused.code == 3
     assert "next: it is half done: `smeta apply --env test` goes on from there" in refused.err
@@ -316,6 +316,10 @@ def test_a_rollback_that_was_abandoned_goes_on_and_undoes_no_more(
     database.query("create view v as select * from b")
     assert workspace.smeta("rollback", "--env", "test").code == 5
     (run,) = workspace.smeta("status", "--env", "test", "--format", "json").json["open_runs"]
+    other = workspace.smeta("rollback", "2", "--env", "test")
+    assert other.code == 5
+    end = f"end it: `smeta apply --env test --abandon {run['run']}`"
+    assert f"next: finish it: `smeta rollback 1 --env test`, or {end}\n" in other.err
 
     abandoned = workspace.smeta("apply", "--env", "test", "--abandon", run["run"])
 
@@ -444,9 +448,7 @@ def test_verify_says_that_a_migration_is_half_done(workspace: Workspace, databas
     verified = workspace.smeta("verify", "--env", "test")
 
     assert verified.code == 1
-    assert (
-        "FAILED 2_b complete: half done: 1 of 3 steps are committed; `smeta apply --env test`" in verified.out
-    )
+    assert "FAILED 2_b complete: half done: step 1 of 3 is done; `smeta apply --env test`" in verified.out
     assert "FAILED valid" in verified.out
     assert "next: the lines above say which; finish what is half done" in verified.err
     assert "something changed the database" not in verified.err
