@@ -200,6 +200,8 @@ class History:
         consent = f" --confirm {name}" if environment.protected else ""
         if run is not None and run.saved:
             return (f"smeta apply FILE{consent}",)  # the plan whose id the run has
+        if run is not None and environment.protected:  # it became so since: nothing unsaved goes on
+            return (f"smeta apply --env {name} --abandon {run.id}{consent}",)
         forward, request = f"smeta apply --env {name}", run.request if run else "rollback"
         back = f"smeta {request} --env {name}"
         if environment.protected:
@@ -221,7 +223,9 @@ class History:
     def ways_text(self, half: PartialMigration, environment: Named) -> str:
         """The commands that half-done work accepts, as a sentence."""
         _, *back = self.ways_on(half, environment)
-        on = f"{self.way_on_text(half, environment)} goes on from there"
+        run = self.open_run(half.direction)
+        ends = run is not None and not run.saved and environment.protected
+        on = f"{self.way_on_text(half, environment)} {'ends its run' if ends else 'goes on from there'}"
         return on + "".join(f", `{way}` undoes it" for way in back)
 
     def digest(self) -> str:

@@ -69,7 +69,8 @@ class Workspace:
     def at(cls, root: Path, database: TestDatabase | None = None) -> Workspace:
         """An empty project."""
         (root / "migrations").mkdir(parents=True)
-        environ = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "SMETA_", "DATABASE_URL"))}
+        ours = ("PG", "SMETA_", "DATABASE_URL", "GITHUB_STEP_SUMMARY")
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         environ |= {"TRIAL_URL": database.conninfo.dsn if database else "host=/nonexistent dbname=none"}
         workspace = cls(root, database, [], environ)
         workspace.write_manifest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +22,7 @@ from smeta_declare.run import is_reconciliation
 
 if TYPE_CHECKING:
     from smeta_declare.executor import RunResult
+    from smeta_declare.offline import Branch
     from smeta_declare.run import History
     from smeta_declare.runner import Runner
 
@@ -130,6 +132,8 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
             if loss.rows != 0 or not app.quiet:
                 talk(f"destroys {loss.words}")
         consent(environment, given, interactive=app.interactive, what=what, lost=plan.lost)
+        # Before the run: somebody who finds the job failed sees what it was about to do.
+        add_to_step_summary(app, plan)
 
     return agree
 
@@ -196,6 +200,28 @@ def show_document(document: Mapping[str, Any], output: str) -> None:
             answer(plan_sql(document))
         case _:
             answer(plan_text(document))
+
+
+def add_to_step_summary(app: App, planned: Plan | Branch) -> None:
+    """Append a plan's Markdown to the file that GitHub shows beside a job's step, where $GITHUB_STEP_SUMMARY names one.
+
+    Nothing where there is nothing to do and nothing was found. A file that cannot be written fails nothing: it is said.
+    """
+    path = app.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    document = planned.document()
+    if not (document["decision"]["migrations"] or document["facts"]["findings"]):
+        return
+    from smeta_declare.cli.plan_markdown import plan_markdown
+
+    text = app.masker(plan_markdown(document))
+    try:
+        with Path(path).open("a", encoding="utf-8", newline="\n") as file:
+            # What another command of the step has written may lack the end of its last line.
+            file.write(f"\n{text}" if file.tell() else text)
+    except OSError as error:
+        talk(f"warning: the step summary {path} is not written: {error.strerror or error}")
 
 
 def follows_reconciliation(environment: Environment, plan: Plan) -> bool:

@@ -10,7 +10,7 @@ import click
 
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
-from smeta_declare.cli.running import show_document
+from smeta_declare.cli.running import add_to_step_summary, show_document
 from smeta_declare.cli.views import show_findings, talk
 from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import Exit, InvalidInput
@@ -95,10 +95,10 @@ def command(
             raise click.UsageError("--offline says what a branch adds: give no --to, --rollback, --out")
         return _offline(app, environment, since, output, detailed_exitcode=detailed_exitcode)
     plan = make_plan(app, environment, to=to, rollback=rollback, from_file=from_file)
-    document = plan.document()
     if output != "json":
         show_findings(plan.findings)
-    show_document(document, output)
+    show_document(plan.document(), output)
+    add_to_step_summary(app, plan)
     if out is not None:
         from smeta_declare.saved import write
 
@@ -128,6 +128,7 @@ def _offline(app: App, name: str, since: str, output: str, *, detailed_exitcode:
     if output != "json":
         show_findings(found.findings)
     show_document(found.document(), output)
+    add_to_step_summary(app, found)
     if found.refused:
         return Exit.FAILED
     return Exit.CHANGES if detailed_exitcode and not found.plan.empty else Exit.DONE
