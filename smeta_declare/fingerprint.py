@@ -25,8 +25,13 @@ class Catalog:
         return hashlib.sha256(json.dumps(self.objects, sort_keys=True).encode()).hexdigest()
 
     def touched(self, names: Iterable[str]) -> dict[str, Mapping[str, str] | None]:
-        """What these names mean, and what hangs on that, with its aspects; None for a name that means nothing yet."""
-        found: dict[str, Mapping[str, str] | None] = {}
+        """What these names mean, and what hangs on that, with its aspects; None for a name that means nothing yet.
+
+        With them goes what every new object depends on.
+        """
+        found: dict[str, Mapping[str, str] | None] = {
+            key: aspects for key, aspects in self.objects.items() if key.startswith(_EVERYWHERE)
+        }
         for name in names:
             meant = self.meant.get(name, ())
             if not meant:
@@ -45,6 +50,9 @@ class Catalog:
                 waiting += self.dependents.get(key, ())
 
 
+_EVERYWHERE = ("setting ", "default privileges ")
+
+
 def catalog_of(
     meant: Iterable[Sequence[str]], digests: Iterable[Sequence[str]], edges: Iterable[Sequence[str]]
 ) -> Catalog:
@@ -54,6 +62,8 @@ def catalog_of(
         objects.setdefault(f"{kind} {name}", {})[aspect] = digest
     meanings: dict[str, list[str]] = {}
     for written, kind, name in meant:
+        if kind == "setting":
+            objects[f"setting {written}"] = {"value": name}
         if f"{kind} {name}" in objects:
             meanings.setdefault(written, []).append(f"{kind} {name}")
     dependents: dict[str, list[str]] = {}

@@ -48,6 +48,7 @@ def plan_losses(statements: Iterable[tuple[str, str, str]]) -> Iterator[tuple[st
     """
     names = _Names()
     for version, kind, text in statements:
+        names.lost_track |= "search_path" in text.lower()  # set_config, too
         if kind not in _TELLING and "delete" not in text.lower():  # a parse tree takes its time
             continue
         ((_, node),) = tree(text)

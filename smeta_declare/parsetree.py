@@ -153,6 +153,23 @@ def relations(node: Node) -> Iterator[str]:
                 pass
 
 
+def functions(node: Node) -> Iterator[str]:
+    """The functions that a statement calls anywhere, as written."""
+    waiting: list[Any] = [node]
+    while waiting:
+        match waiting.pop():
+            case dict() as found:
+                if "funcname" in found:
+                    yield ".".join(
+                        quoted(part["String"]["sval"]) for part in found["funcname"] if "String" in part
+                    )
+                waiting += found.values()
+            case list() as found:
+                waiting += found
+            case _:
+                pass
+
+
 def index_removed(node: Node) -> str:
     """The index that DROP INDEX CONCURRENTLY removes, as written; it takes one only."""
     (dropped,) = each(node.get("objects"), "List")

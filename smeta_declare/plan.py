@@ -66,9 +66,8 @@ class PlannedStatement:
 
     @property
     def names(self) -> frozenset[str]:
-        """Everything that it names, also what it only reads or refers to."""
-        kind, node = tree(self.text)[0]
-        return frozenset((*parsetree.objects(kind, node), *parsetree.relations(node)))
+        """Everything that it names, also what it only reads, calls or refers to."""
+        return names_in(self.text)
 
     @property
     def location(self) -> Location:
@@ -345,6 +344,12 @@ class Plan:
                 yield from (question.statement for question in work.validations)
             if isinstance(step, TransactionStep):
                 yield from (question.statement for question in step.checks)
+
+
+def names_in(statement: str) -> frozenset[str]:
+    """Everything that a statement names, as written."""
+    kind, node = tree(statement)[0]
+    return frozenset((*parsetree.objects(kind, node), *parsetree.relations(node), *parsetree.functions(node)))
 
 
 def canonical_digest(value: object) -> str:

@@ -32,7 +32,14 @@ from smeta_declare.reader import Reader
 from smeta_declare.reconciling import reconciling
 from smeta_declare.rendering import RenderedSection, check_question, questions, section_of
 from smeta_declare.run import AppliedMigration, History, OpenRun, Target, run_ways
-from smeta_declare.saved import PlanUsed, SavedPlan, refuse_difference, refuse_other_rest
+from smeta_declare.saved import (
+    PlanUsed,
+    SavedPlan,
+    names_done,
+    refuse_difference,
+    refuse_other_objects,
+    refuse_other_rest,
+)
 from smeta_declare.stopping import Stop
 from smeta_declare.template import Rendered
 from smeta_declare.way_back import kept_slots, plan_rollback
@@ -156,6 +163,10 @@ class Runner(Reader):
             )
         if mine:
             refuse_other_rest(saved, plan)
+            done = names_done(saved, plan)
+            catalog = journal.catalog([*plan.names, *done])
+            plan = replace(plan, objects=catalog.touched(plan.names), catalog=catalog.digest)
+            refuse_other_objects(saved, plan, catalog.touched(done))
         else:
             plan = self.bound(journal, plan)
             refuse_difference(saved, plan)

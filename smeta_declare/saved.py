@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from smeta_declare.errors import InvalidInput, Refused, SmetaError
 from smeta_declare.fingerprint import differences
-from smeta_declare.plan import FORMAT, Plan, canonical_digest
+from smeta_declare.plan import FORMAT, Plan, canonical_digest, names_in
 from smeta_declare.schemas import load, path_text, violations
 
 Json: TypeAlias = Any
@@ -100,6 +100,9 @@ class SavedPlan:
 def write(path: Path, plan: Plan) -> None:
     """Write a plan: the same plan gives the same bytes on any machine. Whole or not at all."""
     text = json.dumps(plan.document(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    path = path.resolve()  # a link stays one
+    if path.exists() and not path.is_file():
+        raise PlanUnwritten(f"{path} is there, and is no file", hint="name another file with --out")
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         new.write_text(text, encoding="utf-8", newline="\n")
@@ -192,11 +195,47 @@ def refuse_other_rest(saved: SavedPlan, now: Plan) -> None:
     _refuse_foreign(
         {**was, "target": {**was["target"], "history_id": is_now["target"]["history_id"]}}, is_now
     )
-    _refuse_settings(was, is_now)
+    try:
+        _refuse_settings(was, is_now)
+    except PlanStale as found:
+        raise _unfinished(found, now) from None
     rest = [step for step in is_now["steps"] if step["kind"] != "backup"]
     end = was["steps"][len(was["steps"]) - len(rest) :] if rest else []
     if end != rest:
-        raise _steps_differ(end, rest, now)
+        raise _unfinished(_steps_differ(end, rest, now), now)
+
+
+def names_done(saved: SavedPlan, now: Plan) -> frozenset[str]:
+    """Everything that the steps of a saved plan name which are not left to do, or are half done themselves."""
+    steps = saved.decision["steps"]
+    first = len(steps) - sum(step["kind"] != "backup" for step in now.decision["steps"])
+    if first < len(steps) and steps[first]["kind"] in ("autocommit", "backfill"):
+        first += 1  # an index that is half built, batches that are done
+    return frozenset(name for _, text in _texts(steps[:first]) for name in names_in(text))
+
+
+def refuse_other_objects(saved: SavedPlan, now: Plan, done: Iterable[str]) -> None:
+    """Refuse to resume where something is not what it was that the rest works on, and the finished steps did not.
+
+    `done` are the objects that these touched. `now` is bound to its own.
+    """
+    ours = set(done)
+    was, is_now = saved.decision["objects"] or {}, now.objects or {}
+    # What a finished step has made, or what hangs on that, was not there.
+    before, after = ({k: v for k, v in found.items() if k not in ours} for found in (was, is_now))
+    if changed := differences({k: v for k, v in before.items() if k in after}, after):
+        raise _unfinished(
+            _stale(f"the schema has changed since the plan was made: {changed[0]}", detail=changed[1:]), now
+        )
+
+
+def _unfinished(found: PlanStale, now: Plan) -> PlanStale:
+    """The plan is half done: a new one is not taken before that is ended."""
+    found.hint = (
+        "put it back and run the same command again; or end the run with "
+        f"`smeta apply --env {now.environment} --abandon RUN_ID`, and make a new plan of what is left"
+    )
+    return found
 
 
 def _stale(message: str, *, detail: Sequence[str] = ()) -> PlanStale:

@@ -19,9 +19,10 @@ def plan_markdown(document: Mapping[str, Any], *, longest: int = LONGEST) -> str
     """
     decision = document["decision"]
     name = f"{decision['project']}/{decision['environment']}"
+    kind = "offline" if "since" in document else "plan"
     head = "\n".join(
         [
-            f"<!-- smeta-plan {name} -->",  # by which the next comment takes the place of this one
+            f"<!-- smeta-{kind} {name} -->",  # by which the next comment takes the place of this one
             f"### smeta plan: {_plain(summary(decision, document['facts'].get('address', '')))}",
             "",
             "| | |",

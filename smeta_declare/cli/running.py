@@ -13,7 +13,7 @@ import click
 from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.plan_view import plan_sql, plan_text, summary
-from smeta_declare.cli.views import answer, answer_json, show_findings, talk
+from smeta_declare.cli.views import answer, answer_json, quietly, show_findings, talk, visible
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
@@ -195,11 +195,11 @@ def show_document(document: Mapping[str, Any], output: str) -> None:
         case "markdown":
             from smeta_declare.cli.plan_markdown import plan_markdown
 
-            answer(plan_markdown(document).rstrip("\n"))
+            answer(visible(plan_markdown(document)).rstrip("\n"))
         case "sql":
             answer(plan_sql(document))
         case _:
-            answer(plan_text(document))
+            answer(visible(plan_text(document)))
 
 
 def add_to_step_summary(app: App, planned: Plan | Branch) -> None:
@@ -215,7 +215,7 @@ def add_to_step_summary(app: App, planned: Plan | Branch) -> None:
         return
     from smeta_declare.cli.plan_markdown import plan_markdown
 
-    text = app.masker(plan_markdown(document))
+    text = app.masker(visible(plan_markdown(document)))
     try:
         with Path(path).open("a", encoding="utf-8", newline="\n") as file:
             # What another command of the step has written may lack the end of its last line.
@@ -234,21 +234,22 @@ def show_run(
 ) -> None:
     """A finished run as the answer of a command; `then` is the reconciliation that came after it."""
     done = [(plan, result), *([then] if then and then[1] else [])]
-    if output == "json":
-        answer_json(
-            {
-                "format": "smeta.run/1",
-                "run": result.run if result else None,
-                "environment": plan.environment,
-                "direction": plan.direction,
-                "migrations": [m.version for each, _ in done for m in each.migrations],
-                "duration_ms": sum(ended.duration_ms for _, ended in done if ended),
-            }
-        )
-        return
-    for each, ended in done:
-        for line in _done_text(each, ended):
-            answer(line)
+    with quietly():
+        if output == "json":
+            answer_json(
+                {
+                    "format": "smeta.run/1",
+                    "run": result.run if result else None,
+                    "environment": plan.environment,
+                    "direction": plan.direction,
+                    "migrations": [m.version for each, _ in done for m in each.migrations],
+                    "duration_ms": sum(ended.duration_ms for _, ended in done if ended),
+                }
+            )
+            return
+        for each, ended in done:
+            for line in _done_text(each, ended):
+                answer(line)
 
 
 def _done_text(plan: Plan, result: RunResult | None) -> Iterator[str]:

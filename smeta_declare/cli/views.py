@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -29,6 +30,26 @@ def mask_with(masker: Masker) -> None:
 def answer(text: str) -> None:
     """An answer: stdout."""
     click.echo(_masker(text))
+
+
+# Control characters but tab and newline, and those that turn the direction of what follows.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Text to be reviewed: what a terminal or a page would obey, or hide, is written as an escape."""
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Of what is done already: that the answer cannot be written is a warning, and no failure of the command."""
+    try:
+        yield
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - until the process ends
+        with suppress(OSError):
+            talk(f"warning: it is done, and the answer cannot be written: {error.strerror}")
 
 
 def answer_json(document: Any, *, sort: bool = False) -> None:

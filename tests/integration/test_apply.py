@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -992,3 +996,21 @@ def test_a_short_password_does_not_mask_our_own_words(workspace: Workspace, data
     status = workspace.smeta("status", "--env", "test", "--format", "json", environ={"TRIAL_URL": dsn})
 
     assert status.json["migrations"][0]["state"] == "applied"
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
+def test_an_answer_that_cannot_be_written_is_no_failure_of_what_is_done(workspace: Workspace) -> None:
+    workspace.migration("1_a", "create table a (id int);", "drop table a;")
+    command = f"{shlex.quote(sys.executable)} -m smeta_declare apply --env test > /dev/full"
+
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=workspace.root,
+        env=workspace.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, workspace.applied()) == (0, ["1_a"])
+    assert "warning: it is done, and the answer cannot be written: No space left on device" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -371,3 +372,94 @@ def test_every_plan_keeps_to_its_schema_and_shows_in_every_form(planned: Workspa
         assert "create index orders_note" in done.out
         live = planned.smeta("plan", "--env", "test", "--format", form)
         assert live.out == done.out
+
+
+def test_what_changed_meanwhile_under_the_rest_of_a_half_done_plan_is_refused(
+    workspace: Workspace, database: TestDatabase
+) -> None:
+    """The steps that are done changed what they touched: that is no difference, what the rest works on is."""
+    database.query(
+        "create table ct (i int); insert into ct values (1), (1); create table vict (id int, note text)"
+    )
+    workspace.migration(
+        "1_a",
+        "create table s0 (i int);\ncreate unique index concurrently ct_i on ct (i);\n"
+        "alter table vict drop column note;",
+    )
+    file = plan(workspace)
+    assert workspace.smeta("apply", str(file)).code == 5
+    database.query("alter table vict alter column note type varchar(9)")
+
+    refused = workspace.smeta("apply", str(file))
+
+    assert (refused.code, "error[plan-stale]" in refused.err) == (3, True), refused.err
+    assert "relation public.vict has other columns" in refused.err
+    assert "--abandon RUN_ID" in refused.err
+    database.query("alter table vict alter column note type text")
+    database.query("delete from ct")
+    done = workspace.smeta("apply", str(file))
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter role smeta_owner in database {database} set search_path = elsewhere, public",
+        "alter default privileges for role smeta_owner grant select on tables to public",
+        "alter table orders disable trigger all",
+        "create or replace function called() returns int language sql return 2",
+    ],
+)
+def test_what_new_objects_depend_on_makes_it_stale(
+    planned: Workspace, database: TestDatabase, change: str
+) -> None:
+    database.query("create function called() returns int language sql return 1")
+    database.query_as_admin("create schema elsewhere")
+    database.query("create table parts (of int references orders)")
+    planned.migration("3_c", "create table made (id int);\nselect called();", "drop table made;")
+    file = plan(planned)
+    database.query_as_admin(change.format(database=database.name))
+    try:
+        refused(planned, file, "plan-stale")
+    finally:
+        database.query_as_admin(f"alter role smeta_owner in database {database.name} reset search_path")
+
+
+def test_a_plan_is_written_to_files_only_and_through_links(planned: Workspace) -> None:
+    real, link = planned.root / "real.json", planned.root / "link.json"
+    link.symlink_to(real)
+    pipe = planned.root / "pipe"
+    os.mkfifo(pipe)
+
+    assert planned.smeta("plan", "--env", "test", "--out", str(link)).code == 0
+    assert (link.is_symlink(), real.is_file()) == (True, True)
+    for other in (pipe, planned.root / "migrations"):
+        refused = planned.smeta("plan", "--env", "test", "--out", str(other))
+        assert (refused.code, "error[plan-unwritten]" in refused.err) == (1, True), refused.err
+
+
+def test_a_forged_plan_that_cannot_be_shown_is_refused(planned: Workspace) -> None:
+    genuine = plan(planned).read_text()
+    without_places = json.loads(genuine)
+    without_places["facts"]["places"] = []
+    no_sql = json.loads(genuine)
+    no_sql["decision"]["steps"][0]["works"][0]["statements"][0]["text"] = "x y"
+
+    for document in (without_places, no_sql):
+        document |= {
+            "id": canonical_digest(document["decision"]), "facts_id": canonical_digest(document["facts"])
+        }  # fmt: skip
+        forged = planned.root / "forged.json"
+        forged.write_text(json.dumps(document))
+        shown = planned.smeta("show", str(forged))
+        assert (shown.code, "error[plan-unreadable]" in shown.err) == (78, True), shown.err
+
+
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(workspace: Workspace) -> None:
+    workspace.migration("1_a", "select E'\x1b]0;owned\x07', '\u202e';")
+
+    for output in ("human", "markdown"):
+        shown = workspace.smeta("plan", "--env", "test", "--format", output).out
+        assert "\\x1b]0;owned\\x07" in shown
+        assert "\\u202e" in shown
+        assert not {"\x1b", "\x07", "\u202e"} & set(shown)

@@ -83,7 +83,7 @@ def test_what_a_branch_adds_is_shown_committed_or_not(branched: Workspace) -> No
     commit(branched)
     assert since(branched).out == done.out
     assert "drop table a" in since(branched, "--format", "sql").out
-    assert "<!-- smeta-plan trial/test -->" in since(branched, "--format", "markdown").out
+    assert "<!-- smeta-offline trial/test -->" in since(branched, "--format", "markdown").out
 
 
 def test_a_migration_that_the_base_had_is_called_out_first(branched: Workspace) -> None:

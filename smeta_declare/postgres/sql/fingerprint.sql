@@ -30,7 +30,10 @@ from pg_catalog.unnest(%(names)s::text[]) as written,
          select 'extension', pg_catalog.quote_ident(extname)
          from pg_catalog.pg_extension
          where pg_catalog.quote_ident(extname) = written
-     ) as object (kind, name);
+     ) as object (kind, name)
+union all
+-- Where a table goes that is made without its schema.
+select 'search_path', 'setting', pg_catalog.current_setting('search_path');
 set search_path = pg_catalog;
 -- The schema as a person would compare it: of every object and aspect a digest, and what an object hangs together with.
 -- Not in it: rows, statistics, comments, the order of columns, what belongs to an extension, smeta's own tables.
@@ -156,6 +159,17 @@ parts (kind, name, aspect, part) as (
     select 'schema', pg_catalog.quote_ident(nspname), 'owner', pg_catalog.pg_get_userbyid(nspowner) from spaces
     union all
     select 'schema', pg_catalog.quote_ident(nspname), 'grants', grants::text from spaces, pg_catalog.unnest(coalesce(nspacl, pg_catalog.acldefault('n', nspowner))) as grants
+    union all
+    select 'relation', r.name, 'triggers', pg_catalog.concat_ws(' ', 'of constraints', t.tgenabled, pg_catalog.count(*))
+    from relations r join pg_catalog.pg_trigger t on t.tgrelid = r.oid
+    where t.tgisinternal and t.tgenabled <> 'O'
+    group by r.name, t.tgenabled
+    union all
+    -- What others may do with what is made.
+    select 'default privileges', pg_catalog.quote_ident(current_user), 'grants',
+           pg_catalog.concat_ws(' ', d.defaclnamespace::regnamespace, d.defaclobjtype, grants)
+    from pg_catalog.pg_default_acl d, pg_catalog.unnest(d.defaclacl) as grants
+    where d.defaclrole = current_user::regrole
     union all
     select 'extension', pg_catalog.quote_ident(extname), 'version', extversion from pg_catalog.pg_extension
 )
