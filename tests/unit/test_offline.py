@@ -11,7 +11,8 @@ import pytest
 
 from tests.workspace import Outcome, Workspace
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/offline.schema.json").read_text(encoding="utf-8"))
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+SCHEMA = json.loads((SCHEMAS / "offline.schema.json").read_text(encoding="utf-8"))
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -326,6 +327,17 @@ def test_outside_of_git_it_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_go_together(branched: Workspace, options: tuple[str, ...]) -> None:
     assert branched.smeta("plan", "--env", "test", *options).code == 64
+
+
+def test_its_schema_says_of_the_parts_of_a_plan_what_that_of_a_plan_says() -> None:
+    """Each is published whole, so the parts are written twice."""
+    plan = json.loads((SCHEMAS / "plan.schema.json").read_text(encoding="utf-8"))
+    assert SCHEMA["$defs"] == plan["$defs"]
+    for part in ("decision", "facts"):
+        ours, theirs = SCHEMA["properties"][part], plan["properties"][part]
+        properties = ours["properties"]
+        assert properties == {name: theirs["properties"][name] for name in properties}
+        assert ours["required"] == [name for name in theirs["required"] if name in properties]
 
 
 def test_it_is_no_plan_to_apply(branched: Workspace) -> None:
