@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from smeta_declare.errors import UsageError
+from smeta_declare.errors import InvalidInput, UsageError
 
 _LINK = "120000"  # git's mode of a symbolic link
+_MOST_LINKS = 40  # as Linux follows, then it takes them for a circle
 
 
 class RevisionUnknown(UsageError):
@@ -21,26 +24,80 @@ class RevisionUnknown(UsageError):
     code = "revision-unknown"
 
 
+class _Entry(NamedTuple):
+    mode: str
+    kind: str
+    path: str  # from the top of the repository
+    blob: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """A commit, and a directory for the files of another directory as they were in it."""
+    """A commit, and a copy of what is taken of it, in which a directory has its place below the top as in git."""
 
     commit: str
     root: Path  # what stands for that directory
     _origin: Path
+    _top: Path  # what stands for the top of the repository
     _prefix: str  # the directory's path in the repository
 
     def take(self, part: str) -> Path:
-        """Copy a file, or all files of a directory, as they were; the path that it has now, if it was there."""
-        for mode, path, blob in _files(self._origin, self.commit, self._prefix + part):
-            place = self.root / path.removeprefix(self._prefix)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            content = _run(self._origin, "cat-file", "blob", blob).stdout
-            if mode == _LINK:
-                place.symlink_to(content.decode())
-            else:
-                place.write_bytes(content)
+        """Copy a file, or all files of a directory, as they were; the path that it has now, if it was there.
+
+        Links on the way are followed inside of the repository; InvalidInput where it leads out of that.
+        """
+        for found in _listed(self._origin, self.commit, self._followed(part), "-r"):
+            if found.kind == "blob":
+                self._put(found.path, self._content(found.blob), link=found.mode == _LINK)
         return self.root / part
+
+    def _followed(self, part: str) -> str:
+        """Where something really was in the repository; the links to it are copied."""
+        if part.startswith("/"):
+            raise _outside(part)
+        done: list[str] = []
+        names = [*reversed(f"{self._prefix}/{part}".split("/"))]
+        links = 0
+        while names:
+            name = names.pop()
+            if name == ".." and done:
+                done.pop()
+                continue
+            if name == "..":
+                raise _outside(part)
+            if name in ("", "."):
+                continue
+            path = "/".join((*done, name))
+            link = next(
+                (entry for entry in _listed(self._origin, self.commit, path) if entry.mode == _LINK), None
+            )
+            if link is None:
+                done.append(name)
+                continue
+            target = self._content(link.blob)
+            links += 1
+            if target.startswith(b"/") or links > _MOST_LINKS:
+                raise _outside(part)
+            self._put(path, target, link=True)
+            names += reversed(os.fsdecode(target).split("/"))
+        return "/".join(done)
+
+    def _content(self, blob: str) -> bytes:
+        return _run(self._origin, "cat-file", "blob", blob).stdout
+
+    def _put(self, path: str, content: bytes, *, link: bool) -> None:
+        place = self._top / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not link:
+            place.write_bytes(content)
+        elif not place.is_symlink():
+            place.symlink_to(os.fsdecode(content))
+
+
+def _outside(part: str) -> InvalidInput:
+    return InvalidInput(
+        f"{part} leads out of the repository, or in a circle: git does not know what was there"
+    )
 
 
 @contextmanager
@@ -51,6 +108,7 @@ def checked_out(directory: Path, name: str) -> Iterator[Revision]:
     the revision itself.
     """
     prefix = _git(directory, "rev-parse", "--show-prefix", wrong=f"{directory} is in no git repository")
+    prefix = prefix.removesuffix("\n").removesuffix("/")
     asked = _git(
         directory,
         *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"),
@@ -59,19 +117,23 @@ def checked_out(directory: Path, name: str) -> Iterator[Revision]:
     base = _run(directory, "merge-base", asked, "HEAD")
     commit = base.stdout.decode().strip() if base.returncode == 0 else asked
     with tempfile.TemporaryDirectory(prefix="smeta-revision-") as root:
-        yield Revision(commit=commit, root=Path(root), _origin=directory, _prefix=prefix.rstrip("\n"))
+        top = Path(root)
+        there = top / prefix
+        there.mkdir(parents=True, exist_ok=True)
+        yield Revision(commit=commit, root=there, _origin=directory, _top=top, _prefix=prefix)
 
 
-def _files(root: Path, commit: str, path: str) -> Iterator[tuple[str, str, str]]:
-    """Mode, path from the repository's top, and object of each file. `git archive` would obey attributes."""
+def _listed(root: Path, commit: str, path: str, *options: str) -> Iterator[_Entry]:
+    """What a commit has at a path from the repository's top, or below it. `git archive` would obey attributes."""
     listed = _git(
-        root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", path, wrong=f"cannot list {commit}"
+        root,
+        *("ls-tree", *options, "-z", "--full-tree", commit, "--", *([path] if path else [])),
+        wrong=f"cannot list {commit}",
     )
     for line in filter(None, listed.split("\0")):
-        what, _, path = line.partition("\t")
+        what, _, found = line.partition("\t")
         mode, kind, blob = what.split()
-        if kind == "blob":
-            yield mode, path, blob
+        yield _Entry(mode, kind, found, blob)
 
 
 def _git(root: Path, *arguments: str, wrong: str) -> str:

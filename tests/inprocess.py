@@ -7,7 +7,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -15,6 +15,7 @@ from unittest import mock
 from jsonschema import Draft202012Validator
 
 from smeta_declare.cli import main, views
+from smeta_declare.errors import Exit
 from smeta_declare.masking import Masker
 from smeta_declare.schemas import load
 from tests.workspace import Outcome
@@ -39,11 +40,25 @@ def smeta_in(directory: Path, *arguments: str, environ: Mapping[str, str], stdin
             views.mask_with(Masker())
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-    _hold_against_schema(out.getvalue())
-    if "--out" in arguments and "plan" in arguments and int(code) == 0:
-        written = directory / arguments[arguments.index("--out") + 1]
-        _hold_against_schema(written.read_text(encoding="utf-8"))
-    return Outcome(int(code), out.getvalue(), err.getvalue())
+    return held(Outcome(int(code), out.getvalue(), err.getvalue()), directory, arguments)
+
+
+def held(done: Outcome, directory: Path, arguments: Sequence[str]) -> Outcome:
+    """What a command did in a directory, its plans held against their schema: on stdout, and in the file of `--out`."""
+    _hold_against_schema(done.out)
+    if done.code in (Exit.DONE, Exit.CHANGES) and (out := _named(arguments)) and (directory / out).is_file():
+        _hold_against_schema((directory / out).read_text(encoding="utf-8"))
+    return done
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    """The value of `--out`, written either way."""
+    for place, word in enumerate(arguments):
+        if word.startswith("--out="):
+            return word.removeprefix("--out=")
+        if word == "--out":
+            return arguments[place + 1]
+    return None
 
 
 @cache

@@ -125,6 +125,8 @@ class Workspace:
         directory: Path | None = None,
     ) -> Outcome:
         """Run the command in a process of its own, as a user would; in the project's directory if nothing is said."""
+        from tests.inprocess import held
+
         done = subprocess.run(
             [sys.executable, "-m", "smeta_declare", *arguments],
             cwd=directory or self.root,
@@ -135,7 +137,7 @@ class Workspace:
             timeout=120,
             check=False,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return held(Outcome(done.returncode, done.stdout, done.stderr), directory or self.root, arguments)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command and let it run."""

@@ -6,6 +6,7 @@ Nothing in it counts over all migrations, so that one more of them is one more b
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from smeta_declare.effects import LOCKS, strongest_lock
 from smeta_declare.parser import shallow
@@ -16,12 +17,12 @@ from smeta_declare.plan import (
     Plan,
     PlannedMigration,
     PlannedStatement,
-    Step,
     TransactionStep,
     Work,
     works_in,
 )
 
+_WorkingStep: TypeAlias = TransactionStep | AutocommitStep | BackfillStep  # has shares of migrations in it
 INDEX_MARK = "<!-- Rendered by smeta"
 _TOGETHER = {
     "all": "What is pending runs in one transaction, as far as PostgreSQL can do that.",
@@ -31,7 +32,12 @@ _TOGETHER = {
 
 def index_markdown(plan: Plan) -> str:
     """The migrations of a plan, in the order in which they run."""
-    works = [(step, work) for step in plan.steps for work in works_in(step)]
+    works = [
+        (step, work)
+        for step in plan.steps
+        if not isinstance(step, BackupStep)  # belongs to no migration
+        for work in works_in(step)
+    ]
     lines = [
         f"{INDEX_MARK} for environment {plan.environment}: do not edit -->",
         f"# {plan.project}: migrations of {plan.environment}",
@@ -47,7 +53,7 @@ def index_markdown(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(migration: PlannedMigration, works: list[tuple[Step, Work]]) -> Iterator[tuple[str, str]]:
+def _facts(migration: PlannedMigration, works: list[tuple[_WorkingStep, Work]]) -> Iterator[tuple[str, str]]:
     if migration.description:
         yield "description", migration.description
     statements = [statement for _, work in works for statement in work.statements]
@@ -61,10 +67,10 @@ def _facts(migration: PlannedMigration, works: list[tuple[Step, Work]]) -> Itera
         yield "validations", str(asked)
 
 
-def _boundary(step: Step, work: Work) -> tuple[str, str]:
+def _boundary(step: _WorkingStep, work: Work) -> tuple[str, str]:
     part = f"step {work.position + 1} of {work.steps}"
     match step:
-        case TransactionStep() | BackupStep():
+        case TransactionStep():
             return "transaction", f"{part}, {len(work.statements)} in it"
         case AutocommitStep():
             return "on its own", f"{part}, {step.statement.summary}: {step.reason}"

@@ -56,14 +56,22 @@ def index(project: Project, environment: Environment) -> dict[str, str]:
 def stale_files(files: dict[str, str], directory: Path) -> list[str]:
     """Which files of a directory are missing, different, or not rendered any more."""
     paths = (*directory.glob("*.sql"), *directory.glob(_INDEX))
-    on_disk = {path.name: path.read_text(encoding="utf-8") for path in paths}
-    foreign = [name for name, text in on_disk.items() if not text.startswith((_MARK, INDEX_MARK))]
+    on_disk = {path.name: _text(path) for path in paths}
+    foreign = [n for n, text in on_disk.items() if text is None or not text.startswith((_MARK, INDEX_MARK))]
     if foreign:
         raise ForeignFile(
             f"{directory} holds what was not rendered: {', '.join(sorted(foreign))}",
             hint="name a directory of its own with --out; what is rendered there is replaced and removed",
         )
     return sorted(name for name in files.keys() | on_disk.keys() if files.get(name) != on_disk.get(name))
+
+
+def _text(path: Path) -> str | None:
+    """What is in a file, if it can be ours: text that can be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return None
 
 
 def write_files(files: dict[str, str], directory: Path) -> None:

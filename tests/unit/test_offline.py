@@ -11,7 +11,8 @@ import pytest
 
 from tests.workspace import Outcome, Workspace
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "schemas/offline.schema.json").read_text(encoding="utf-8"))
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+SCHEMA = json.loads((SCHEMAS / "offline.schema.json").read_text(encoding="utf-8"))
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -40,6 +41,13 @@ def commit(project: Workspace) -> str:
     git(project.root, "add", "-A")
     git(project.root, "commit", "-q", "-m", "step")
     return git(project.root, "rev-parse", "HEAD")
+
+
+def take_for_base(project: Workspace) -> None:
+    """What is in the work tree becomes the commit that the branch begins at."""
+    git(project.root, "checkout", "-q", "main")
+    commit(project)
+    git(project.root, "checkout", "-q", "-B", "feature")
 
 
 SINCE_MAIN = ("plan", "--offline", "--since", "main", "--env", "test")
@@ -133,6 +141,69 @@ def test_a_looser_policy_of_a_branch_is_told(branched: Workspace) -> None:
     assert codes(branched) == ["policy-loosened"]
 
 
+@pytest.mark.parametrize("place", ["../mig", "./migrations/.", "linked", "elsewhere/../../mig"])
+def test_the_directory_of_the_base_is_found_wherever_it_is_in_the_repository(
+    branched: Workspace, place: str
+) -> None:
+    root = branched.root
+    if "migrations" not in place:
+        (root / "migrations").rename(root.parent / "mig")
+        (root / "linked").symlink_to("../db/through")
+        (root / "through").symlink_to("../mig")
+        (root / "elsewhere").mkdir()
+        (root / "elsewhere" / "file").touch()
+    branched.manifest.write_text(
+        branched.manifest.read_text().replace("directory: migrations", f"directory: {place}")
+    )
+    take_for_base(branched)
+    assert codes(branched) == []
+
+    (root / place / "1_a.sql").write_text("create table a (id bigint);\n")
+
+    assert codes(branched, 1) == ["base-changed"]
+
+
+def test_a_manifest_that_is_a_link_is_compared_with_what_it_led_to(branched: Workspace) -> None:
+    branched.manifest.rename(branched.root / "db.yaml")
+    branched.manifest.symlink_to("db.yaml")
+    take_for_base(branched)
+    branched.migration("1_a", "create table a (id bigint);", "drop table a;")
+
+    assert codes(branched, 1) == ["base-changed"]
+
+
+@pytest.mark.parametrize("how", ["absolute", "absolute link", "above", "circle"])
+def test_a_directory_outside_of_the_repository_is_named(
+    branched: Workspace, tmp_path: Path, how: str
+) -> None:
+    """Its files of today would be compared with themselves."""
+    here = branched.root / "migrations"
+    outside = branched.root / "outside"
+    match how:
+        case "absolute":
+            place = str(here)
+        case "above":
+            place = f"../../{tmp_path.name}/db/migrations"
+        case "absolute link":
+            place = "outside"
+            outside.symlink_to(here)
+        case _:
+            place = "outside"
+            outside.symlink_to("outside")
+    manifest = branched.manifest.read_text().replace("directory: migrations", f"directory: {place}")
+    branched.manifest.write_text(manifest)
+    take_for_base(branched)
+    if how == "circle":
+        outside.unlink()
+        outside.symlink_to("migrations")
+
+    done = since(branched)
+
+    assert (done.code, "2 to apply" in done.out) == (1, True), done.err
+    told = f"high[base-unreadable]: at main: {place} leads out of the repository"
+    assert done.err.startswith(told), done.err
+
+
 def test_a_requirement_that_the_branch_does_not_meet_is_told_before_apply_refuses_it(
     branched: Workspace,
 ) -> None:
@@ -185,17 +256,10 @@ def test_an_environment_that_was_not_there_is_told_and_all_of_it_is_new(branched
     )
 
 
-def broken_on_main(project: Workspace) -> None:
-    """What is in the work tree becomes the commit that the branch begins at."""
-    git(project.root, "checkout", "-q", "main")
-    commit(project)
-    git(project.root, "checkout", "-q", "-B", "feature")
-
-
 def test_a_base_with_a_broken_manifest_does_not_stop_its_repair(branched: Workspace) -> None:
     whole = branched.manifest.read_text()
     branched.manifest.write_text(whole + "nonsense: 1\n")
-    broken_on_main(branched)
+    take_for_base(branched)
     branched.manifest.write_text(whole)
 
     done = since(branched)
@@ -211,7 +275,7 @@ def test_a_base_with_a_broken_manifest_does_not_stop_its_repair(branched: Worksp
 def test_a_variable_that_only_the_base_needs_does_not_stop_the_branch(branched: Workspace) -> None:
     branched.environment = "vars: {n: '${ONLY_THERE:?set it}'}"
     branched.write_manifest()
-    broken_on_main(branched)
+    take_for_base(branched)
     branched.environment = "{}"
     branched.write_manifest()
 
@@ -229,7 +293,7 @@ def test_a_base_with_a_broken_migration_shows_the_repair_and_compares_the_rest(
 ) -> None:
     branched.environment = f"order: {order}"
     branched.migration("1_a", "creat table a (id int);", "drop table a;")
-    broken_on_main(branched)
+    take_for_base(branched)
     branched.migration("1_a", "create table a (id int);", "drop table a;")
     branched.file("2_b").write_text("-- other words\n" + branched.file("2_b").read_text())
 
@@ -263,6 +327,17 @@ def test_outside_of_git_it_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_do_not_go_together(branched: Workspace, options: tuple[str, ...]) -> None:
     assert branched.smeta("plan", "--env", "test", *options).code == 64
+
+
+def test_its_schema_says_of_the_parts_of_a_plan_what_that_of_a_plan_says() -> None:
+    """Each is published whole, so the parts are written twice."""
+    plan = json.loads((SCHEMAS / "plan.schema.json").read_text(encoding="utf-8"))
+    assert SCHEMA["$defs"] == plan["$defs"]
+    for part in ("decision", "facts"):
+        ours, theirs = SCHEMA["properties"][part], plan["properties"][part]
+        properties = ours["properties"]
+        assert properties == {name: theirs["properties"][name] for name in properties}
+        assert ours["required"] == [name for name in theirs["required"] if name in properties]
 
 
 def test_it_is_no_plan_to_apply(branched: Workspace) -> None:

@@ -172,6 +172,30 @@ def test_an_index_of_somebody_else_is_left_alone(project: Workspace) -> None:
     assert mine.read_text() == "# Mine\n"
 
 
+@pytest.mark.parametrize("name", ["README.md", "notes.sql", "1_a.sql"])
+def test_what_is_no_text_is_somebody_elses_and_left_alone(project: Workspace, name: str) -> None:
+    (project.root / "plans").mkdir()
+    mine = project.root / "plans" / name
+    mine.write_bytes("# Größe\n".encode("latin-1"))
+
+    for options in ((), ("--check",)):
+        refused = render(project, "--out", "plans", *options)
+
+        assert (refused.code, f"plans holds what was not rendered: {name}" in refused.err) == (3, True), (
+            refused.err
+        )
+    assert [path.name for path in mine.parent.iterdir()] == [name]
+    assert mine.read_bytes() == "# Größe\n".encode("latin-1")
+
+
+def test_a_directory_of_that_name_is_left_alone(project: Workspace) -> None:
+    (project.root / "plans" / "1_a.sql").mkdir(parents=True)
+
+    refused = render(project, "--out", "plans")
+
+    assert (refused.code, "error[render-foreign]" in refused.err) == (3, True), refused.err
+
+
 def test_what_tenancy_declares_is_a_file_and_an_edit_of_a_policy_is_a_diff(project: Workspace) -> None:
     declared = """
 tenancy:
