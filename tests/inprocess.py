@@ -65,14 +65,14 @@ def _named(arguments: Sequence[str]) -> str | None:
 def _schemas() -> dict[str, Draft202012Validator]:
     """The schemas of plans, by the format that a document says it has."""
     found = {}
-    for name in ("plan", "offline"):
+    for name in ("plan", "offline", "tenants"):
         schema = load(name)
         found[schema["properties"]["format"]["const"]] = Draft202012Validator(schema)
     return found
 
 
 def _hold_against_schema(text: str) -> None:
-    """Every plan that any test makes is what its schema says."""
+    """Every plan and list of tenants that any test makes is what its schema says."""
     if not text.startswith("{"):
         return
     with contextlib.suppress(ValueError):

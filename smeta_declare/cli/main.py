@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": ("verify", "Ask validations, checks and checksums again; nothing is changed."),
     "doctor": ("doctor", "Find what would get in the way of a migration; nothing is changed."),
     "backup": ("backup", "List and take backups."),
+    "tenants": ("tenants", "List, register and show tenants."),
     "db": ("db", "Start, stop and reach the embedded server."),
     "version": ("version", "Print the version."),
 }

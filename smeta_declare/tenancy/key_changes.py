@@ -35,7 +35,7 @@ def key_changes(wanted: Wanted, catalogue: Catalogue, *, gentle: bool) -> Iterat
         if reference.replaces:
             yield _dropped_key(relation, reference.replaces)
     for index in keys.replaced:
-        yield _dropped_unique(relation, index)
+        yield _dropped_unique(relation, index, catalogue)
 
 
 def adds_references(wanted: Wanted) -> bool:
@@ -194,17 +194,23 @@ def _dropped_key(relation: Relation, old: Constraint) -> Change:
     )
 
 
-def _dropped_unique(relation: Relation, old: Index) -> Change:
+def _dropped_unique(relation: Relation, old: Index, catalogue: Catalogue) -> Change:
     constraint = next((c for c in relation.constraints if c.index == old.name and c.type == "u"), None)
     if constraint:
         drop = _alter(relation, f"drop constraint if exists {quoted(constraint.name)}")
         again = _alter(relation, f"add constraint {quoted(constraint.name)} {constraint.definition}")
     else:
         drop, again = _drop_index(relation, old.name), old.definition
+    # Stopped half-way, what refers to it may not have gone: it does, and comes again behind.
+    refers = [
+        _alter(child, f"drop constraint if exists {quoted(key.name)}")
+        for child, key in catalogue.referring.get(relation.name, ())
+        if key.index == old.name
+    ]
     return Change(
         phase=Phase.REPLACE,
         object=str(relation.name),
         words=f"{relation.name}: {old.name}, unique over all tenants, goes",
         forward=(drop,),
-        back=(drop, again),
+        back=(*refers, drop, again),
     )

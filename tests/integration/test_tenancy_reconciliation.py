@@ -145,6 +145,28 @@ def test_there_and_back_and_there(fresh: tuple[Tenants, bool]) -> None:
     assert tenants.planned(tenancy()) is None
 
 
+def test_from_every_boundary_there_is_a_way_back(server: TestServer) -> None:
+    """Also where a unique key that is replaced is referred to by a foreign key that has not gone yet."""
+    with fresh_database(server) as database, Tenants.at(database) as tenants:
+        database.query(
+            "create table tenants (id int primary key, name text unique); create table a (id int primary key);"
+            "create table b (id int primary key, a int not null references a, above int, unique (a, id),"
+            "    foreign key (a, above) references b (a, id));"
+            "insert into a values (1); insert into b values (1, 1, null), (2, 1, 1)"
+        )
+        block = declared(ROLES, {"a": "tenant", "b": "tenant"}, default_tenant={"id": 1, "name": "first"})
+        before = tenants.fingerprint()
+        boundary, steps = 0, 1
+        while boundary < steps:
+            boundary += 1
+            plan = tenants.planned(block, concurrently=True)
+            assert plan is not None
+            steps = tenants.run(plan.sql, until=boundary)
+            tenants.run(plan.rollback_sql)
+            assert tenants.fingerprint().objects == before.objects, boundary
+    assert steps > 10
+
+
 DRIFT = [
     "drop function public.set_tenant_context(uuid)",
     "create or replace function public.get_current_tenant_id() returns uuid language sql immutable parallel safe "

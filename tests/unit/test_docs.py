@@ -60,7 +60,7 @@ def manifest_of(block: Block) -> Manifest:
 
 
 def test_fences_are_found() -> None:
-    assert {b.language for b in BLOCKS} == {"sh", "sql", "text", "yaml"}
+    assert {b.language for b in BLOCKS} == {"python", "sh", "sql", "text", "yaml"}
     assert len(BLOCKS) == sum(text.count("```") for text in PAGES.values()) // 2
     assert MANIFESTS
     assert MIGRATIONS
@@ -259,6 +259,13 @@ def test_every_finding_of_doctor_is_in_its_table() -> None:
     assert set(re.findall(r'code="([a-z-]+)"', told)) <= set(shown)
     assert [code for code in shown if f'"{code}"' not in source] == []
     assert len(shown) == len(set(shown))
+
+
+def test_every_finding_about_tenants_is_in_its_table() -> None:
+    shown = re.findall(r"^\| `(tenancy-[a-z]+)` \|", PAGES["docs/tenancy.md"], re.MULTILINE)
+    told = (ROOT / "smeta_declare/tenancy/findings.py").read_text(encoding="utf-8")
+
+    assert sorted(shown) == sorted(set(re.findall(r'"(tenancy-[a-z]+)"', told)))
 
 
 def test_index_names_every_page() -> None:
