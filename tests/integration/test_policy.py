@@ -58,7 +58,7 @@ def test_a_protected_environment_is_finished_by_its_plan_and_nothing_else(
     assert half.code == 5, half.err
 
     status = workspace.smeta("status", "--env", "test")
-    assert "`smeta apply FILE --confirm test` goes on from there" in status.out
+    assert "`smeta apply FILE --confirm test` with the file of plan " in status.out
     other = workspace.root / "other.json"
     assert workspace.smeta("plan", "--env", "test", "--out", str(other)).code == 0
     run_open = workspace.smeta("apply", str(other), "--confirm", "test")
