@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from smeta_declare.abandoning import take_away
 from smeta_declare.backup import dump, store
 from smeta_declare.backup.policy import BackupPolicy
 from smeta_declare.backup.store import BackupRecord
@@ -16,8 +17,7 @@ from smeta_declare.diagnostics import Diagnostic, Severity
 from smeta_declare.errors import Refused, SmetaError, Stopped, UsageError
 from smeta_declare.events import BackupProgressed, BackupTaken, Blocked, LeftoverCleaned, RunnerWaited
 from smeta_declare.executor import RunResult, check_secrets, execute
-from smeta_declare.leftovers import clean_up
-from smeta_declare.monitor import Blocker, Monitor
+from smeta_declare.monitor import Blocker
 from smeta_declare.plan import BackupStep, CountedLoss, Plan, Question
 from smeta_declare.planner import RunOpen, plan_apply
 from smeta_declare.policy import loosened, refuse_unmet, unmet
@@ -25,7 +25,6 @@ from smeta_declare.postgres.binaries import all_binaries
 from smeta_declare.postgres.connection import ServerError, Session
 from smeta_declare.postgres.journal import Journal
 from smeta_declare.postgres.losses import counted
-from smeta_declare.postgres.settings import settings
 from smeta_declare.postgres.target import prepare, refuse_unless_writable
 from smeta_declare.questions import ask
 from smeta_declare.reader import Reader
@@ -282,28 +281,8 @@ class Runner(Reader):
                 )
             journal.refuse_living(self.environment.locks.runner_wait_ms, pause=stop.sleep)
             journal.upgrade()
-            cleaning = settings(
-                journal.session,
-                self.environment.timeouts,
-                self.environment.locks,
-                alone=True,
-                concurrently=True,
-                role=self.environment.role,
-            )
-            monitor = Monitor(
-                lambda: journal.session.beside("monitor"),
-                pid=journal.session.pid,
-                journal_schema=self.environment.history.journal_schema,
-                locks=self.environment.locks,
-                told=self.told,
-            )
-            with monitor, monitor.watching("abandon", hold=False):
-                for partial in history.partial:
-                    for position, started in partial.started.items():
-                        step = f"{partial.version}/{position + 1}"
-                        for what in clean_up(journal.session, started, under=cleaning):
-                            cleaned.append(LeftoverCleaned(step=step, what=what))
-                            self.told(cleaned[-1])
+            for each in take_away(journal, self.environment, history, self.told):
+                cleaned.append(each)  # one by one: what is gone is told, too, where the next fails
             prepare(journal.session, self.environment)
             for partial in history.partial:
                 if not partial.changed_something:  # nothing of it is there: it is pending again
@@ -326,9 +305,8 @@ class Runner(Reader):
                 journal, lambda stop: self._planned_and_run(journal, planned, agreed, stop)
             )
         except Stopped as stopped:
-            stopped.changed = (
-                stopped.changed or "nothing was run"
-            )  # else the executor has said what became of it
+            # Else the executor has said what became of it.
+            stopped.changed = stopped.changed or "nothing was run"
             raise
 
     @staticmethod
