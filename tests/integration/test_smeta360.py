@@ -191,6 +191,26 @@ def test_who_reads_only_and_who_signs_in_reach_no_more(project: Workspace, datab
 
 
 @pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_the_demo_shows_two_companies_and_leaves_nothing(project: Workspace, database: TestDatabase) -> None:
+    run(project, "apply", "--no-backup")
+    assert database.server.binaries is not None
+    psql, script = database.server.binaries.directory / "psql", CHECKOUT / "docs" / "two-companies.sql"
+
+    shown = subprocess.run(
+        [psql, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "-f", script, database.conninfo.dsn],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    one, other, nobody = re.split(r"The other one|Nobody", shown.stdout)
+    assert ("Ромашка" in one, "Василёк" in one) == (True, False)
+    assert ("Ромашка" in other, "Василёк" in other) == (False, True)
+    assert nobody.split()[-1] == "0"
+    assert database.query_as_admin("select count(*) from tenants") == [(1,)]
+
+
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
 @pytest.mark.parametrize(
     ("hole", "leak"),
     [
