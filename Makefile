@@ -19,6 +19,8 @@ demo: .venv/demo
 	@echo '== where we are'
 	$(SMETA) status --env dev
 	$(SMETA) history --env dev
+	@echo '== two companies in one table, each sees its own (docs/two-companies.sql, rolled back)'
+	$(SMETA) db shell --env dev --no-psqlrc -f docs/two-companies.sql
 	@echo '== the embedded server goes on running: `$(SMETA) db shell --env dev` opens it, `$(SMETA) db stop --env dev` ends it'
 
 test: .venv/test check

@@ -6,14 +6,13 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.servers import TestDatabase
+from tests.servers import TestDatabase, TestServer
 from tests.workspace import Workspace
 
 CHECKOUT = Path(__file__).parents[2]
@@ -30,6 +29,16 @@ READY = (
 )
 ALL = (*BASE, *READY)
 INDEXES, TENANCY, SECURITY = READY
+APP = "smeta_app"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def roles(server: TestServer) -> None:
+    """The roles that are declared, made by somebody else: databases of other tests share them."""
+    with closing(psycopg.connect(server.admin, autocommit=True)) as connection:
+        for role in (APP, "smeta_readonly"):
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                connection.execute(f"create role {role}".encode())
 
 
 @pytest.fixture
@@ -57,6 +66,11 @@ def run(project: Workspace, *arguments: str) -> str:
     done = project.smeta(*arguments, "--env", "ci")
     assert done.code == 0, done.err
     return done.out
+
+
+def listed(project: Workspace) -> list[str]:
+    """The applied migrations that the manifest lists; what `tenancy:` declares is one more behind them."""
+    return [version for version in project.applied() if not version.startswith("tenancy@")]
 
 
 def schema(database: TestDatabase) -> str:
@@ -89,13 +103,14 @@ def test_there_and_back_and_there_again(
     run(project, "apply")
     first = schema(database)
     run(project, "verify")
-    run(project, "rollback", "6", "--no-backup", "--allow-destructive")
+    run(project, "rollback", "7", "--no-backup", "--allow-destructive")
     assert schema(database) == empty
     assert project.applied() == []
     run(project, "apply", "--no-backup")
 
     assert schema(database) == first
-    assert project.applied() == list(ALL)
+    assert listed(project) == list(ALL)
+    assert "nothing to do" in run(project, "plan")
     assert re.search(r"(\d+) of \1 hold", run(project, "verify"))
 
 
@@ -104,9 +119,11 @@ def test_one_by_one_each_way_back_is_the_way_it_came(project: Workspace, databas
     for version in ALL:
         run(project, "apply", "--to", version, "--no-backup", "--allow-destructive")
         stages.append(schema(database))
-    assert len(set(stages)) == len(ALL) + 1
+    run(project, "apply", "--no-backup")
+    stages.append(schema(database))
+    assert len(set(stages)) == len(ALL) + 2
 
-    for version, before in zip(reversed(ALL), reversed(stages[:-1]), strict=True):
+    for version, before in zip(reversed(project.applied()), reversed(stages[:-1]), strict=True):
         assert run(project, "rollback", "--no-backup", "--allow-destructive") == f"rolled back {version}\n"
         assert schema(database) == before, version
 
@@ -122,43 +139,75 @@ def test_the_backup_is_the_strongest_that_a_pending_migration_asks_for(project: 
     run(project, "apply")
 
     kinds = sorted(p.suffix for p in (project.root / "backups").iterdir() if p.suffix != ".json")
-    assert kinds == [".dump", ".sql"]  # the schema before the base; everything before the tenants
+    assert kinds == [
+        ".dump",
+        ".sql",
+        ".sql",
+    ]  # everything before the migration that asks for it, else the schema
     assert {p.stat().st_mode & 0o777 for p in (project.root / "backups").iterdir()} == {0o600}
 
 
 # the tenants
 
 
-def attack(database: TestDatabase, role: str | None = None) -> None:
+def attack(database: TestDatabase, role: str = "smeta_owner") -> None:
     """Try what one tenant may not do to another; raises what leaked. Leaves nothing behind."""
-    with closing(psycopg.connect(database.conninfo.dsn)) as connection:
-        if role:
-            connection.execute(f"set role {role}".encode())
+    with closing(psycopg.connect(database.admin)) as connection:
+        connection.execute(f"set role {role}".encode())
         connection.execute((SQL / "tenant_isolation.sql").read_bytes())
         connection.rollback()
 
 
-@contextmanager
-def application(database: TestDatabase) -> Iterator[str]:
-    """A role that may read and write every table, and owns none."""
-    role = f"app_{database.name}"
-    database.query_as_admin(
-        f"create role {role}; grant {role} to smeta_owner; grant usage on schema public to {role};"
-        f"grant select, insert, update, delete on all tables in schema public to {role};"
-    )
-    try:
-        yield role
-    finally:
-        database.query_as_admin(f"drop owned by {role}; drop role {role}")
-
-
-def test_tenants_are_sealed(project: Workspace, database: TestDatabase) -> None:
+@pytest.mark.parametrize("role", [APP, "smeta_owner"])
+def test_tenants_are_sealed(project: Workspace, database: TestDatabase, role: str) -> None:
     run(project, "apply", "--no-backup")
     database.query((SQL / "two_tenants.sql").read_text())
 
-    attack(database)
-    with application(database) as role:
-        attack(database, role)
+    attack(database, role)
+
+
+def test_who_reads_only_and_who_signs_in_reach_no_more(project: Workspace, database: TestDatabase) -> None:
+    run(project, "apply", "--no-backup")
+    database.query((SQL / "two_tenants.sql").read_text())
+    refused = (
+        ("smeta_readonly", "update projects set name = 'x'"),
+        ("smeta_readonly", "select from auth_users"),
+        (APP, "select from auth_users"),
+        (APP, "select from refresh_tokens"),
+        (APP, "delete from audit_log"),
+        (APP, "update phases set name = 'x'"),
+        (APP, "insert into tenants (name, subdomain) values ('x', 'x')"),
+        (APP, "select from statistics_2026_11"),
+        (APP, "truncate projects"),
+    )
+
+    for role, statement in refused:
+        with closing(psycopg.connect(database.admin)) as connection:
+            connection.execute(f"set role {role}".encode())
+            connection.execute("select set_tenant_context('aaaaaaaa-1111-4111-8111-111111111111')")
+            assert connection.execute("select count(*) from projects").fetchall() == [(1,)]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("server", ["pg18"], indirect=True)
+def test_the_demo_shows_two_companies_and_leaves_nothing(project: Workspace, database: TestDatabase) -> None:
+    run(project, "apply", "--no-backup")
+    assert database.server.binaries is not None
+    psql, script = database.server.binaries.directory / "psql", CHECKOUT / "docs" / "two-companies.sql"
+
+    shown = subprocess.run(
+        [psql, "--no-psqlrc", "--set=ON_ERROR_STOP=1", "-f", script, database.conninfo.dsn],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    one, other, nobody = re.split(r"The other one|Nobody", shown.stdout)
+    assert ("Ромашка" in one, "Василёк" in one) == (True, False)
+    assert ("Ромашка" in other, "Василёк" in other) == (False, True)
+    assert nobody.split()[-1] == "0"
+    assert database.query_as_admin("select count(*) from tenants") == [(1,)]
 
 
 @pytest.mark.parametrize("server", ["pg18"], indirect=True)
@@ -209,21 +258,23 @@ def test_built_at_once_everything_is_one_transaction(project: Workspace) -> None
     assert [s["kind"] for s in plan["steps"]] == ["backup", "transaction"]
 
 
-BATCHED = ("projects", "estimates", "estimate_items", "user_tenants", "audit_log")
+SEALED = ("projects", "estimates", "estimate_items", "statistics", "user_tenants", "audit_log")
 
 
 def test_rows_get_their_tenant_in_batches_where_the_application_runs(
     project: Workspace, database: TestDatabase
 ) -> None:
     run(project, "apply", "--to", INDEXES, "--no-backup")
-    database.query("insert into projects (name) select 'p ' || i from generate_series(1, 7000) as i")
+    database.query(
+        "insert into estimate_items (estimate_id, kind, name, unit, quantity, unit_price)"
+        " select e.id, 'custom', 'i ' || i, 'h', 1, 1"
+        " from (select id from estimates limit 1) as e, generate_series(1, 7000) as i"
+    )
 
-    run(project, "apply", "--to", TENANCY, "--no-backup")
+    run(project, "apply", "--no-backup")
 
-    done = database.query("select position, state, rows >= 7000 from smeta.backfill order by position")
-    assert [row[:2] for row in done] == [(position, "done") for position in range(1, 6)]
-    assert done[0][2]
-    for table in (*BATCHED, "statistics"):
+    assert database.query("select state, rows >= 7000 from smeta.backfill") == [("done", True)]
+    for table in SEALED:
         question = f"select count(*) > 0, count(tenant_id) = count(*), count(distinct tenant_id) from {table}"  # noqa: S608
         assert database.query_as_admin(question) == [(True, True, 1)]
 
@@ -232,57 +283,49 @@ def test_between_two_batches_the_application_as_it_was_can_write(
     project: Workspace, database: TestDatabase
 ) -> None:
     """It knows nothing of tenants yet: nothing refuses its rows, and none of them is in the way of the end."""
-    run(project, "apply", "--to", INDEXES, "--no-backup")
-    database.query("alter table audit_log add constraint closed check (record_id = 'late') not valid")
-    assert project.smeta("apply", "--env", "ci", "--to", TENANCY, "--no-backup").code == 5
+    run(project, "apply", "--to", SECURITY, "--no-backup")
+    database.query("alter table estimate_items add constraint closed check (name = 'late') not valid")
+    assert project.smeta("apply", "--env", "ci", "--no-backup").code == 5
 
     database.query(
         "insert into projects (name) values ('late');"
+        "insert into estimates (project_id, number, title) select id, 'late', 'late' from projects where name = 'late';"
         "insert into statistics (type, metric_name, metric_value)"
         " select type, 'late', metric_value from statistics limit 1;"
         "insert into audit_log (table_name, record_id, action, new_values) values ('t', 'late', 'insert', '{}');"
-        "alter table audit_log drop constraint closed"
+        "alter table estimate_items drop constraint closed"
     )
     run(project, "apply", "--no-backup")
 
     late = database.query_as_admin(
         "select tenant_id from projects where name = 'late'"
+        " union all select tenant_id from estimates where number = 'late'"
         " union all select tenant_id from statistics where metric_name = 'late'"
         " union all select tenant_id from audit_log where record_id = 'late'"
     )
-    assert late == database.query_as_admin("select id from tenants") * 3
+    assert late == database.query_as_admin("select id from tenants") * 4
 
 
-@pytest.mark.parametrize("boundary", range(1, len(BATCHED) + 2))
-def test_from_every_boundary_there_is_a_way_back_and_a_way_on(
-    project: Workspace, database: TestDatabase, boundary: int
+@pytest.mark.parametrize("table", ["estimate_items", "estimates"])
+def test_stopped_on_the_way_to_what_is_declared_there_is_a_way_back_and_a_way_on(
+    project: Workspace, database: TestDatabase, table: str
 ) -> None:
-    """It fails in the step behind a boundary; then its run is abandoned, and undone."""
-    run(project, "apply", "--to", INDEXES, "--no-backup")
+    """It fails in a batch, or before the last commit; then its run is abandoned, and undone."""
+    run(project, "apply", "--to", SECURITY, "--no-backup")
     before = schema(database)
-    path = project.root / "migrations" / f"{TENANCY}.sql"
-    text = path.read_text()
-    table = BATCHED[boundary - 1] if boundary <= len(BATCHED) else None
-    if table:
-        database.query(f"alter table {table} add constraint closed check (false) not valid")
-    else:
-        path.write_text(text.replace("\n-- ROLLBACK_START", "\nselect 1 / 0;\n-- ROLLBACK_START"))
+    database.query(f"alter table {table} add constraint closed check (false) not valid")
 
-    stopped = project.smeta("apply", "--env", "ci", "--to", TENANCY, "--no-backup")
+    stopped = project.smeta("apply", "--env", "ci", "--no-backup")
     assert stopped.code == 5, stopped.err
-    assert database.query(
-        "select count(*) from smeta.step where version = %s and state = 'done'", TENANCY
-    ) == [(boundary,)]
     ((stuck,),) = database.query("select id::text from smeta.run where finished_at is null")
     run(project, "apply", "--abandon", stuck)
     run(project, "rollback", "--no-backup", "--allow-destructive")
 
-    path.write_text(text)
-    if table:
-        database.query(f"alter table {table} drop constraint closed")
+    database.query(f"alter table {table} drop constraint closed")
     assert schema(database) == before
     run(project, "apply", "--no-backup")
-    assert project.applied() == list(ALL)
+    forced = "select bool_and(relforcerowsecurity), count(*) from pg_class where relname = any(%s)"
+    assert database.query(forced, list(SEALED)) == [(True, len(SEALED))]
 
 
 @pytest.mark.parametrize("server", ["pg18"], indirect=True)
@@ -291,10 +334,10 @@ def test_from_every_boundary_there_is_a_way_back_and_a_way_on(
     [
         (INDEXES, "drop index materials_search_idx"),
         (INDEXES, "drop index auth_users_email_lower_idx"),
-        (TENANCY, "alter table projects no force row level security"),
-        (TENANCY, "alter table estimates disable row level security"),
-        (TENANCY, "drop policy smeta_tenant on projects"),
-        (TENANCY, "drop function get_current_tenant_id() cascade"),
+        (TENANCY, "alter table tenants drop constraint tenants_subdomain_key"),
+        (TENANCY, "alter table materials drop column tenant_key cascade"),
+        (TENANCY, "alter table work_materials drop constraint work_materials_own_or_shared_check"),
+        (TENANCY, "drop trigger set_updated_at on projects"),
         (SECURITY, "drop table login_attempts cascade"),
         (SECURITY, "alter table auth_users drop column locked_until cascade"),
     ],
@@ -329,7 +372,7 @@ def test_a_concurrent_build_that_fails_is_resumed(project: Workspace, database: 
     assert "partial 1" in run(project, "status")
     database.query("delete from auth_users where email = upper(email); drop index auth_users_email_lower_idx")
     run(project, "apply", "--no-backup", "--allow-destructive")
-    assert project.applied() == list(ALL)
+    assert listed(project) == list(ALL)
     run(project, "verify")
 
 

@@ -12,6 +12,7 @@ declare
     v_shared bigint;
     v_foreign bigint;
     v_touched bigint;
+    v_writes boolean;
 begin
     foreach v_table in array array[
         'projects', 'estimates', 'estimate_items', 'statistics', 'user_tenants', 'audit_log',
@@ -28,9 +29,14 @@ begin
             raise exception '%: % shared rows', v_table, v_shared;
         end if;
 
-        execute format('update %I set created_at = ''2026-11-01 00:00+00''', v_table);
-        get diagnostics v_touched = row_count;
-        if v_touched <> v_own then raise exception '%: a blind update hit % rows, own are %', v_table, v_touched, v_own; end if;
+        v_writes := has_table_privilege(v_table, 'update');  -- who may not change a log at all changes no other's
+        if v_writes then
+            execute format('update %I set created_at = ''2026-11-01 00:00+00''', v_table);
+            get diagnostics v_touched = row_count;
+            if v_touched <> v_own then
+                raise exception '%: a blind update hit % rows, own are %', v_table, v_touched, v_own;
+            end if;
+        end if;
 
         foreach v_context in array array['', null, gen_random_uuid()::text] loop
             perform set_config('app.current_tenant_id', v_context, true);
@@ -40,9 +46,13 @@ begin
                 execute format('select count(*) from %I', v_table) into v_foreign;
                 if v_foreign > 0 then raise exception '%: % rows without a context', v_table, v_foreign; end if;
             end if;
-            execute format('update %I set created_at = ''2026-11-01 00:00+00''', v_table);
-            get diagnostics v_touched = row_count;
-            if v_touched > 0 then raise exception '%: an update in context % hit % rows', v_table, v_context, v_touched; end if;
+            if v_writes then
+                execute format('update %I set created_at = ''2026-11-01 00:00+00''', v_table);
+                get diagnostics v_touched = row_count;
+                if v_touched > 0 then
+                    raise exception '%: an update in context % hit % rows', v_table, v_context, v_touched;
+                end if;
+            end if;
         end loop;
     end loop;
 end
@@ -151,6 +161,7 @@ begin
         'estimate_items', 'estimates', 'projects', 'work_materials', 'works', 'materials',
         'statistics', 'user_tenants', 'audit_log'
     ] loop
+        continue when not has_table_privilege(v_table, 'delete');
         execute format('select count(*) from %I where tenant_id is not null', v_table) into v_own;
         execute format('delete from %I', v_table);
         get diagnostics v_deleted = row_count;
