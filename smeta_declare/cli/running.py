@@ -14,6 +14,7 @@ from smeta_declare.cli import options
 from smeta_declare.cli.app import App
 from smeta_declare.cli.plan_view import plan_sql, plan_text, summary
 from smeta_declare.cli.views import answer, answer_json, quietly, show_findings, talk, visible
+from smeta_declare.diagnostics import Severity
 from smeta_declare.environment import EmbeddedDatabase, Environment
 from smeta_declare.errors import Refused
 from smeta_declare.events import BackupSkipped
@@ -127,7 +128,8 @@ def asked(app: App, environment: Environment, given: RunOptions, what: str) -> C
             return
         if not app.quiet:
             talk(summary(plan.decision, plan.address))
-            show_findings(plan.findings)
+            # What follows from a declaration can be a hundred lines: `plan` shows them.
+            show_findings(f for f in plan.findings if app.verbose or f.severity != Severity.INFO)
         for loss in plan.lost:
             if loss.rows != 0 or not app.quiet:
                 talk(f"destroys {loss.words}")
