@@ -22,8 +22,9 @@ from psycopg import sql
 from smeta_declare.postgres.binaries import find_binaries
 from smeta_declare.postgres.server import OWNER, SUPERUSER, Server
 from tests.chaos.cases import Case, Fault
-from tests.chaos.proxy import Link, Message, Moment, Proxy, Trap
+from tests.chaos.proxy import TERMINATE, Link, Message, Moment, Proxy, Trap
 from tests.chaos.scenarios import Scenario
+from tests.waiting import until
 from tests.workspace import Workspace
 
 MANIFEST = """\
@@ -144,9 +145,11 @@ class Stage:
             work = project(scenario, folder / "undisturbed", self.through(proxy, name))
             done = work.smeta(*scenario.arguments, "--env", "test")
             assert done.code == 0, done.err
+            sent = proxy.links[0].sent  # by a thread that may still have to read what was sent last
+            until(lambda: sent[-1].kind == TERMINATE, what="the end of the first connection")
             return Undisturbed(
                 template=template,
-                messages=tuple(proxy.links[0].sent),
+                messages=tuple(sent),
                 begins=begins,
                 ends=snapshot(self.server, name),
                 files=files_of(work),
